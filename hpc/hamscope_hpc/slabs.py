@@ -1,0 +1,48 @@
+"""A lattice cut into slabs over the ranks of a communicator, which is passed in.  All lattice communication is here.
+
+Rank r of P holds planes [start(r), stop(r)) of axis 0, start(r) = r n0 // P unless the cuts are given.
+"""
+
+import numpy as np
+from mpi4py import MPI
+
+from hamscope.errors import ConfigError
+from hamscope.sim.lattice import Lattice, Slab
+
+
+class MpiSlab(Slab):
+    """The slab of this rank: the methods of `hamscope.sim.lattice.Slab`, collective over `comm`.
+
+    Parameters
+    ----------
+    comm : MPI.Comm
+        The ranks that share the lattice.
+    cuts : sequence of int, optional
+        First plane of every rank and, last, n0; for uneven slabs.  Raises ConfigError where a rank would hold none.
+    """
+
+    def __init__(self, comm: MPI.Comm, lattice: Lattice, cuts=None):
+        n0 = lattice.shape[0]
+        if cuts is None:
+            cuts = [rank * n0 // comm.size for rank in range(comm.size + 1)]
+        if len(cuts) != comm.size + 1 or any(a >= b for a, b in zip(cuts, cuts[1:])):
+            raise ConfigError(f"{comm.size} ranks cannot share {n0} planes; use at most {n0} ranks a lattice")
+        super().__init__(lattice, cuts[comm.rank], cuts[comm.rank + 1])
+        self.comm = comm
+        self.cuts = tuple(cuts)
+        wrap = lattice.periodic[0]
+        self.below = comm.rank - 1 if comm.rank else comm.size - 1 if wrap else MPI.PROC_NULL
+        self.above = comm.rank + 1 if comm.rank + 1 < comm.size else 0 if wrap else MPI.PROC_NULL
+
+    def exchange(self, field: np.ndarray) -> None:
+        """Send the outermost own planes to both neighbours and receive theirs into the halo."""
+        if self.comm.size == 1:
+            return super().exchange(field)
+        self.comm.Sendrecv(field[1], self.below, 0, field[-1], self.above, 0)
+        self.comm.Sendrecv(field[-2], self.above, 1, field[0], self.below, 1)
+
+    def any(self, flag: bool) -> bool:
+        return bool(self.comm.allreduce(bool(flag), MPI.LOR)) if self.comm.size > 1 else bool(flag)
+
+    def sum(self, values):
+        return self.comm.allreduce(values, MPI.SUM) if self.comm.size > 1 else values

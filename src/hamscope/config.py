@@ -1,0 +1,246 @@
+"""TOML to validated, frozen models.  Every mistake in a config is named at once, in one line each.
+
+A config says what is computed, never where: ranks, workers and devices are options of the commands.  Each stage
+depends on its own section alone, so `section_hash` of that section and of its inputs decides whether to run again.
+"""
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from hamscope.errors import ConfigError
+from hamscope.models import BY_NAME, CLASS_NAMES
+
+
+def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
+    if bounds[0] > bounds[1]:
+        raise ValueError(f"the range runs backwards; write [{bounds[1]}, {bounds[0]}]")
+    return bounds
+
+
+def _as_list_of_ranges(value):
+    """Accept one range [a, b] as well as a list of them."""
+    return [value] if isinstance(value, list | tuple) and value and not isinstance(value[0], list | tuple) else value
+
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+Range = Annotated[tuple[float, float], AfterValidator(_ordered)]
+PositiveRange = Annotated[tuple[Positive, Positive], AfterValidator(_ordered)]
+NotNegativeRange = Annotated[tuple[NotNegative, NotNegative], AfterValidator(_ordered)]
+ProbabilityRange = Annotated[tuple[Probability, Probability], AfterValidator(_ordered)]
+
+
+class Section(BaseModel):
+    """A table of the config: frozen, no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class CleanIsing(Section):
+    """Equilibrium sampling of the clean Ising model; S2 of the paper.
+
+    `lattices` are spread evenly over the range of `temperature` (T/J); each is thermalised once and then measured
+    `measurements` times, with `sweeps_between` Metropolis sweeps and `wolff_between` Wolff updates in between.
+    """
+
+    temperature: PositiveRange
+    lattices: Count
+    measurements: Count = 1
+    thermalization_sweeps: Count
+    thermalization_wolff: Annotated[int, Field(ge=0)]
+    sweeps_between: Count = 10
+    wolff_between: Annotated[int, Field(ge=0)] = 10
+
+
+class RandomField(Section):
+    """Zero-temperature field sweeps of the random-field Ising model, one per lattice.
+
+    `lattices` are spread evenly over the range of `disorder` (R/J), every second one swept downwards.  `snapshots`
+    target magnetizations, uniform in |m| <= `max_magnetization`, give the stable states that are kept.
+    """
+
+    disorder: NotNegativeRange
+    lattices: Count
+    snapshots: Count
+    max_magnetization: Annotated[float, Field(gt=0, lt=1)] = 0.6
+
+
+class Percolation(Section):
+    """Uncorrelated sites, up with probability p; `lattices` are spread evenly over the ranges of `probability`."""
+
+    probability: Annotated[tuple[ProbabilityRange, ...], BeforeValidator(_as_list_of_ranges), Field(min_length=1)]
+    lattices: Count
+
+
+class Simulate(Section):
+    """What `hamscope simulate` draws: which classes, how many lattices, images of `image_size` sites a side."""
+
+    seed: int
+    image_size: Annotated[int, Field(ge=4)] = 100
+    c2d: CleanIsing | None = Field(None, alias="C-2D")
+    c3d: CleanIsing | None = Field(None, alias="C-3D")
+    rf2d: RandomField | None = Field(None, alias="RF-2D")
+    rf3d: RandomField | None = Field(None, alias="RF-3D")
+    p2d: Percolation | None = Field(None, alias="P-2D")
+    p3d: Percolation | None = Field(None, alias="P-3D")
+    pstar: Percolation | None = Field(None, alias="P*")
+
+    @model_validator(mode="after")
+    def _check(self):
+        if not self.classes:
+            raise ValueError(f"no model class is given; add one of the tables {', '.join(CLASS_NAMES)}")
+        if self.image_size % 2 and (self.c2d or self.c3d):
+            raise ValueError(
+                f"image_size = {self.image_size}: the checkerboard needs even periodic lengths; "
+                f"try {self.image_size + 1}"
+            )
+        return self
+
+    @property
+    def classes(self) -> dict[str, CleanIsing | RandomField | Percolation]:
+        """The classes asked for, by name, in the order of Table I."""
+        given = {field.alias: getattr(self, name) for name, field in type(self).model_fields.items() if field.alias}
+        return {name: given[name] for name in CLASS_NAMES if given[name] is not None}
+
+
+class Train(Section):
+    """The network of III B and how it is trained.  `validation_fraction` is a share of lattice samples."""
+
+    seed: int
+    epochs: Count
+    batch_size: Count = 64
+    learning_rate: Positive = 1e-3
+    padding: Literal["valid", "same"] = "valid"
+    filters: tuple[Count, Count] = (32, 64)
+    hidden: Count = 256
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+
+
+class Classify(Section):
+    """How frames become two-level images, and which windows of them are classified."""
+
+    stride: Count = 1
+    threshold: Literal["otsu", "median"] | float = "otsu"
+    up: Literal["bright", "dark"] = "bright"
+    confidence: Literal["componentwise", "euclidean"] = "componentwise"
+
+
+class Film(Section):
+    """A synthetic experiment of known truth: grey frames of one model, seen through an instrument.
+
+    `parameter` is R/J (one number) for the random-field models, which are swept through their field; a range of T/J
+    or p for the others, gone through from the first frame to the last.  `kelvin` is the sample temperature written
+    beside the frames.  `blur_px` is the Gaussian sigma of the point-spread function and `noise` the standard
+    deviation of the grey noise, in units of the contrast between the two levels.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
+    model: Literal[CLASS_NAMES]
+    parameter: Positive | PositiveRange
+    size: Annotated[int, Field(ge=4)]
+    frames: Count
+    seed: int
+    kelvin: PositiveRange = (338.0, 346.0)
+    noise: NotNegative = 0.0
+    blur_px: NotNegative = 0.0
+
+    @model_validator(mode="after")
+    def _check(self):
+        family = BY_NAME[self.model].family
+        if family == "percolation" and max(self.parameter_range) > 1:
+            raise ValueError(f"parameter = {self.parameter}: a probability is at most 1")
+        if family == "random-field" and isinstance(self.parameter, tuple):
+            raise ValueError(f"parameter = {list(self.parameter)}: a film of {self.model} has one R/J; write one number")
+        if family == "clean" and self.size % 2:
+            raise ValueError(f"size = {self.size}: the checkerboard needs even periodic lengths; try {self.size + 1}")
+        return self
+
+    @property
+    def parameter_range(self) -> tuple[float, float]:
+        """The parameter of the first and of the last frame."""
+        return self.parameter if isinstance(self.parameter, tuple) else (self.parameter, self.parameter)
+
+
+class Config(Section):
+    """A whole config.  `name` marks the output folder of `hamscope run`, so that two configs cannot mix there."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
+    simulate: Simulate
+    train: Train | None = None
+    classify: Classify = Classify()
+    film: tuple[Film, ...] = ()
+
+    @model_validator(mode="after")
+    def _check(self):
+        names = [film.name for film in self.film]
+        double = sorted({name for name in names if names.count(name) > 1})
+        if double:
+            raise ValueError(f"film: the name {', '.join(double)} is used twice; names become file names")
+        return self
+
+
+def load_config(path: str | Path) -> Config:
+    """Read and check a TOML config.
+
+    Raises
+    ------
+    ConfigError
+        One line a mistake, all of them at once: where, the value, what to write instead.
+    """
+    path = Path(path)
+    try:
+        data = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); give the path of a TOML config") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: is not text; give the path of a TOML config") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: is not TOML: {error}") from None
+    return parse_config(data, str(path))
+
+
+def parse_config(data: dict, origin: str = "config") -> Config:
+    """Check a config given as a dict; `origin` names it in the messages of ConfigError."""
+    try:
+        return Config.model_validate(data)
+    except ValidationError as error:
+        lines = [f"{origin}: {_explain(mistake)}" for mistake in error.errors()]
+        raise ConfigError("\n".join(dict.fromkeys(lines))) from None
+
+
+def _explain(mistake: dict) -> str:
+    """One line for one mistake that pydantic found."""
+    keys = [k for k in mistake["loc"] if isinstance(k, int) or not k.startswith(("function-", "tuple[", "literal["))]
+    where = ".".join(str(k) for k in keys) or "config"
+    if mistake["type"] == "extra_forbidden":
+        known = _known_keys(keys[:-1])
+        near = difflib.get_close_matches(str(keys[-1]), known, 1)
+        hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
+        return f"{where}: unknown key; {hint}"
+    if mistake["type"] == "missing":
+        return f"{where}: is missing; add it"
+    message = mistake["msg"].removeprefix("Value error, ")
+    return f"{where}: {message}" if mistake["type"] == "value_error" else f"{where} = {mistake['input']!r}: {message}"
+
+
+def _known_keys(path: list) -> list[str]:
+    """The keys that the table at `path` may have."""
+    model = Config
+    for key in path:
+        if isinstance(key, int):
+            continue
+        fields = {field.alias or name: field for name, field in model.model_fields.items()}
+        if key not in fields:
+            break
+        annotation = fields[key].annotation
+        options = [annotation, *getattr(annotation, "__args__", ())]
+        model = next((m for m in options if isinstance(m, type) and issubclass(m, Section)), model)
+    return [field.alias or name for name, field in model.model_fields.items()]

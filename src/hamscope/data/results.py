@@ -1,0 +1,128 @@
+"""The results contract: what the network saw in every frame, a row a frame, in one HDF5 file.
+
+The report needs nothing but this file.  Per-class columns follow the order of the root's `classes`.
+
+    fractions, confident_fractions   (F, 7)       share of the windows that have a pattern; of them, confident too
+    logits_mean, cloud_distance      (F, 7)       means over those windows; distance to the nearest point of the cloud
+                                                  of each class, in units of that cloud's sigma (Euclidean)
+    n_windows, n_independent         (F,)         windows with a pattern; how many of them do not overlap
+    up_fraction                      (F,)         share of pixels that are up
+    logits_sample                    (F, 512, 7)  windows on a regular grid, NaN-filled
+    preview                          (F, h, w)    the two-level frame, h, w <= 512, 255 outside the frame
+    frame                            (F,)         source (file name) and index (page within it)
+    temperature, direction           (F,)         kelvin, NaN if unknown; +1 heating, -1 cooling, 0 unknown
+    /maps/<row>/class, flag          a window each: class index, 255 = no pattern in the window; 1 = confident
+    cloud_sample                     (7, 512, 7)  training logits of every class, NaN-filled
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from hamscope.errors import ContractError
+from hamscope.models import CLASS_NAMES
+from hamscope.provenance import canonical_json, whole_file
+
+SCHEMA = "hamscope-results"
+SCHEMA_VERSION = 1
+NO_PATTERN = 255
+SAMPLE = 512
+
+UNITS = {
+    "fractions": "1", "confident_fractions": "1", "logits_mean": "1", "cloud_distance": "sigma of the cloud",
+    "n_windows": "1", "n_independent": "1", "up_fraction": "1", "logits_sample": "1", "preview": "1",
+    "temperature": "K", "direction": "1", "cloud_sample": "1",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Results:
+    """A results file in memory; arrays as the module says, `attributes` of the root with JSON texts decoded."""
+
+    fractions: np.ndarray
+    confident_fractions: np.ndarray
+    logits_mean: np.ndarray
+    cloud_distance: np.ndarray
+    n_windows: np.ndarray
+    n_independent: np.ndarray
+    up_fraction: np.ndarray
+    logits_sample: np.ndarray
+    preview: np.ndarray
+    temperature: np.ndarray
+    direction: np.ndarray
+    cloud_sample: np.ndarray
+    source: list[str]
+    index: np.ndarray
+    class_maps: list[np.ndarray]
+    flag_maps: list[np.ndarray]
+    attributes: dict = field(default_factory=dict)
+
+
+def write_results(path: str | Path, results: Results) -> None:
+    """Write a results file, whole or not at all."""
+    text = h5py.string_dtype()
+    with whole_file(path) as temporary, h5py.File(temporary, "w") as file:
+        for name, units in UNITS.items():
+            dataset = file.create_dataset(name, data=getattr(results, name))
+            dataset.attrs["units"] = units
+        frame = np.empty(len(results.source), [("source", text), ("index", "i8")])
+        frame["source"], frame["index"] = results.source, results.index
+        file.create_dataset("frame", data=frame).attrs["units"] = "1"
+        for row, (classes, flags) in enumerate(zip(results.class_maps, results.flag_maps)):
+            for name, values in (("class", classes), ("flag", flags)):
+                dataset = file.create_dataset(f"maps/{row:06d}/{name}", data=values, compression="gzip", fletcher32=True)
+                dataset.attrs["units"] = "1"
+        file.attrs["schema"], file.attrs["schema_version"] = SCHEMA, SCHEMA_VERSION
+        file.attrs["classes"] = list(CLASS_NAMES)
+        for name, value in results.attributes.items():
+            file.attrs[name] = value if isinstance(value, str | int | float) else canonical_json(value)
+        file.flush()
+        file.attrs["complete"] = True
+
+
+def read_attributes(path: str | Path) -> dict:
+    """The root attributes of a complete results file; raises ContractError as `read_results` does."""
+    with _open(path) as file:
+        return _attributes(file, path)
+
+
+def read_results(path: str | Path) -> Results:
+    """Read a results file; raises ContractError where it is missing, damaged, not ours or not complete."""
+    with _open(path) as file:
+        attributes = _attributes(file, path)
+        try:
+            values = {name: file[name][:] for name in UNITS}
+            frame = file["frame"][:]
+            rows = range(len(frame))
+            maps = {name: [file[f"maps/{row:06d}/{name}"][:] for row in rows] for name in ("class", "flag")}
+        except (KeyError, OSError, ValueError) as error:
+            raise ContractError(f"{path}: damaged or not whole ({error}); classify again") from None
+    source = [name.decode() for name in frame["source"]]
+    return Results(
+        **values, source=source, index=frame["index"], class_maps=maps["class"], flag_maps=maps["flag"], attributes=attributes
+    )
+
+
+def _open(path: str | Path) -> h5py.File:
+    if not Path(path).is_file():
+        raise ContractError(f"{path}: no such file; make it with `hamscope classify FRAMES --bundle B --out {path}`")
+    try:
+        return h5py.File(path, "r")
+    except OSError:
+        raise ContractError(f"{path}: is not HDF5, or truncated; classify again") from None
+
+
+def _attributes(file: h5py.File, path: str | Path) -> dict:
+    attributes = dict(file.attrs)
+    if attributes.get("schema") != SCHEMA or attributes.get("schema_version") != SCHEMA_VERSION:
+        raise ContractError(f"{path}: is not a results file of this version; give one made by `hamscope classify`")
+    if not attributes.get("complete", False):
+        raise ContractError(f"{path}: is not complete, its writer was stopped; classify again")
+    for name, value in attributes.items():
+        if isinstance(value, str) and value[:1] in "[{":
+            attributes[name] = json.loads(value)
+    attributes["classes"] = list(attributes["classes"])
+    return attributes
