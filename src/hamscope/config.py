@@ -5,11 +5,22 @@ depends on its own section alone, so `section_hash` of that section and of its i
 """
 
 import difflib
+import math
 import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from hamscope.errors import ConfigError
 from hamscope.models import BY_NAME, CLASS_NAMES
@@ -24,6 +35,14 @@ def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
 def _as_list_of_ranges(value):
     """Accept one range [a, b] as well as a list of them."""
     return [value] if isinstance(value, list | tuple) and value and not isinstance(value[0], list | tuple) else value
+
+
+def _threshold(value):
+    """One readable line instead of one for every type that a threshold could have had."""
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if value not in ("otsu", "median") and not number:
+        raise ValueError(f"= {value!r}: write otsu, median or a grey value")
+    return value
 
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -91,15 +110,17 @@ class Simulate(Section):
     p3d: Percolation | None = Field(None, alias="P-3D")
     pstar: Percolation | None = Field(None, alias="P*")
 
+    @field_validator("image_size")
+    @classmethod
+    def _even(cls, size: int) -> int:
+        if size % 2:
+            raise ValueError(f"= {size}: the checkerboard needs even periodic lengths; try {size + 1}")
+        return size
+
     @model_validator(mode="after")
     def _check(self):
         if not self.classes:
             raise ValueError(f"no model class is given; add one of the tables {', '.join(CLASS_NAMES)}")
-        if self.image_size % 2 and (self.c2d or self.c3d):
-            raise ValueError(
-                f"image_size = {self.image_size}: the checkerboard needs even periodic lengths; "
-                f"try {self.image_size + 1}"
-            )
         return self
 
     @property
@@ -128,7 +149,7 @@ class Classify(Section):
     """How frames become two-level images, and which windows of them are classified."""
 
     stride: Count = 1
-    threshold: Literal["otsu", "median"] | float = "otsu"
+    threshold: Annotated[Literal["otsu", "median"] | float, BeforeValidator(_threshold)] = "otsu"
     up: Literal["bright", "dark"] = "bright"
     confidence: Literal["componentwise", "euclidean"] = "componentwise"
 
@@ -152,16 +173,27 @@ class Film(Section):
     noise: NotNegative = 0.0
     blur_px: NotNegative = 0.0
 
-    @model_validator(mode="after")
-    def _check(self):
-        family = BY_NAME[self.model].family
-        if family == "percolation" and max(self.parameter_range) > 1:
-            raise ValueError(f"parameter = {self.parameter}: a probability is at most 1")
-        if family == "random-field" and isinstance(self.parameter, tuple):
-            raise ValueError(f"parameter = {list(self.parameter)}: a film of {self.model} has one R/J; write one number")
-        if family == "clean" and self.size % 2:
-            raise ValueError(f"size = {self.size}: the checkerboard needs even periodic lengths; try {self.size + 1}")
-        return self
+    @field_validator("parameter", mode="before")
+    @classmethod
+    def _fits_the_model(cls, value, info: ValidationInfo):
+        """One readable line instead of one for every type that the parameter could have had."""
+        model = info.data.get("model", "C-2D")
+        one, family = BY_NAME[model].parameter, BY_NAME[model].family
+        numbers = value if isinstance(value, list | tuple) else (value,)
+        if any(isinstance(x, bool) or not isinstance(x, int | float) or not 0 < x < math.inf for x in numbers):
+            raise ValueError(f"= {value!r}: {one} of a film is positive; write a number or a range [first, last]")
+        if family == "percolation" and max(numbers) > 1:
+            raise ValueError(f"= {value}: a probability is at most 1")
+        if family == "random-field" and len(numbers) != 1:
+            raise ValueError(f"= {value}: a film of {model} is swept through its field at one {one}; write one number")
+        return value
+
+    @field_validator("size")
+    @classmethod
+    def _even(cls, size: int) -> int:
+        if size % 2:
+            raise ValueError(f"= {size}: the checkerboard needs even periodic lengths; try {size + 1}")
+        return size
 
     @property
     def parameter_range(self) -> tuple[float, float]:
@@ -228,6 +260,8 @@ def _explain(mistake: dict) -> str:
     if mistake["type"] == "missing":
         return f"{where}: is missing; add it"
     message = mistake["msg"].removeprefix("Value error, ")
+    if message.startswith("="):
+        return f"{where} {message}"
     return f"{where}: {message}" if mistake["type"] == "value_error" else f"{where} = {mistake['input']!r}: {message}"
 
 

@@ -18,3 +18,7 @@ class ContractError(UserError):
 
 class FrameError(UserError):
     """A microscope frame that cannot be classified."""
+
+
+class Stopped(Exception):
+    """The work was stopped in a resumable state; the message says what is kept and how to go on (exit 75)."""

@@ -23,11 +23,21 @@ class ModelClass(NamedTuple):
 MODELS = (
     ModelClass("C-2D", "clean", 2, "T/J", "clean Ising model in two dimensions: interactions, no disorder"),
     ModelClass("C-3D", "clean", 3, "T/J", "clean Ising model in three dimensions: interactions, no disorder"),
-    ModelClass("RF-2D", "random-field", 2, "R/J", "random-field Ising model in two dimensions: interactions and disorder"),
-    ModelClass("RF-3D", "random-field", 3, "R/J", "random-field Ising model in three dimensions: interactions and disorder"),
-    ModelClass("P-2D", "percolation", 2, "p", "uncorrelated percolation near the two-dimensional threshold: no interactions"),
-    ModelClass("P-3D", "percolation", 3, "p", "uncorrelated percolation near the three-dimensional threshold: no interactions"),
-    ModelClass("P*", "percolation", 2, "p", "uncorrelated noise away from any threshold: no interactions, not critical"),
+    ModelClass(
+        "RF-2D", "random-field", 2, "R/J", "random-field Ising model in two dimensions: interactions and disorder"
+    ),
+    ModelClass(
+        "RF-3D", "random-field", 3, "R/J", "random-field Ising model in three dimensions: interactions and disorder"
+    ),
+    ModelClass(
+        "P-2D", "percolation", 2, "p", "uncorrelated percolation near the two-dimensional threshold: no interactions"
+    ),
+    ModelClass(
+        "P-3D", "percolation", 3, "p", "uncorrelated percolation near the three-dimensional threshold: no interactions"
+    ),
+    ModelClass(
+        "P*", "percolation", 2, "p", "uncorrelated noise away from any threshold: no interactions, not critical"
+    ),
 )
 CLASS_NAMES = tuple(model.name for model in MODELS)
 BY_NAME = {model.name: model for model in MODELS}

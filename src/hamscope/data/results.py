@@ -73,7 +73,9 @@ def write_results(path: str | Path, results: Results) -> None:
         file.create_dataset("frame", data=frame).attrs["units"] = "1"
         for row, (classes, flags) in enumerate(zip(results.class_maps, results.flag_maps)):
             for name, values in (("class", classes), ("flag", flags)):
-                dataset = file.create_dataset(f"maps/{row:06d}/{name}", data=values, compression="gzip", fletcher32=True)
+                dataset = file.create_dataset(
+                    f"maps/{row:06d}/{name}", data=values, compression="gzip", fletcher32=True
+                )
                 dataset.attrs["units"] = "1"
         file.attrs["schema"], file.attrs["schema_version"] = SCHEMA, SCHEMA_VERSION
         file.attrs["classes"] = list(CLASS_NAMES)
@@ -81,6 +83,15 @@ def write_results(path: str | Path, results: Results) -> None:
             file.attrs[name] = value if isinstance(value, str | int | float) else canonical_json(value)
         file.flush()
         file.attrs["complete"] = True
+
+
+def sample_windows(shape: tuple[int, int]) -> np.ndarray:
+    """The windows of a map of `shape` whose logits are kept: flat indices of a regular grid of at most 512."""
+    step = 1
+    while -(-shape[0] // step) * -(-shape[1] // step) > SAMPLE:
+        step += 1
+    rows, columns = np.arange(0, shape[0], step), np.arange(0, shape[1], step)
+    return (rows[:, None] * shape[1] + columns).ravel()
 
 
 def read_attributes(path: str | Path) -> dict:
@@ -102,7 +113,12 @@ def read_results(path: str | Path) -> Results:
             raise ContractError(f"{path}: damaged or not whole ({error}); classify again") from None
     source = [name.decode() for name in frame["source"]]
     return Results(
-        **values, source=source, index=frame["index"], class_maps=maps["class"], flag_maps=maps["flag"], attributes=attributes
+        **values,
+        source=source,
+        index=frame["index"],
+        class_maps=maps["class"],
+        flag_maps=maps["flag"],
+        attributes=attributes,
     )
 
 

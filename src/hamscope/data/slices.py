@@ -41,7 +41,7 @@ COLUMNS = {
     "field": Column("f8", "J", "uniform field H at which the state was taken; 0 without one"),
     "direction": Column("i1", "1", "of the field sweep: +1 upwards, -1 downwards, 0 without one"),
     "magnetization": Column("f8", "1 (per site)", "of the image, -1 to 1"),
-    "lattice_magnetization": Column("f8", "1 (per site)", "of the whole lattice, -1 to 1; NaN where only slices were drawn"),
+    "lattice_magnetization": Column("f8", "1 (per site)", "of the whole lattice, -1 to 1"),
     "plane_axis": Column("i1", "1", "axis normal to the slice: 0 = z (open), 1 = y, 2 = x; 1 for 2D lattices"),
     "plane_position": Column("i4", "lattice spacings", "coordinate of the slice on that axis"),
     "plane_surface": Column("u1", "1", "1 where the slice is a free surface"),
@@ -150,10 +150,13 @@ def _open(path: str | Path) -> h5py.File:
 def _attributes(file: h5py.File, path: str | Path) -> dict:
     attributes = dict(file.attrs)
     if attributes.get("schema") != SCHEMA:
-        raise ContractError(f"{path}: is not a slices file (no schema = {SCHEMA}); give one made by `hamscope simulate`")
+        raise ContractError(
+            f"{path}: is not a slices file (no schema = {SCHEMA}); give one made by `hamscope simulate`"
+        )
     if attributes.get("schema_version") != SCHEMA_VERSION:
         raise ContractError(
-            f"{path}: schema_version = {attributes.get('schema_version')}, this hamscope reads {SCHEMA_VERSION}; simulate again"
+            f"{path}: schema_version = {attributes.get('schema_version')}, this hamscope reads {SCHEMA_VERSION}; "
+            "simulate again"
         )
     if not attributes.get("complete", False):
         raise ContractError(f"{path}: is not complete, its writer was stopped; simulate again")

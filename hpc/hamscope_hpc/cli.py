@@ -1,0 +1,172 @@
+"""The `hamscope` command.
+
+Exit 0 only when the output is whole; 1 failure; 2 the user's mistake, one clear line; 75 stopped in a resumable
+state, the same command goes on.  Engines are imported by the command that needs them, so help is instant.
+"""
+
+import os
+import signal
+import sys
+import traceback
+
+import click
+
+from hamscope import __version__
+from hamscope.config import Classify, load_config
+from hamscope.errors import Stopped, UserError
+
+EXIT_FAILURE, EXIT_USER, EXIT_STOPPED = 1, 2, 75
+
+replace_option = click.option("--replace", is_flag=True, help="Replace an output that was made from other inputs.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="hamscope")
+def hamscope():
+    """Read the Hamiltonian off an image: which model drew these domains, how surely, how near criticality."""
+
+
+@hamscope.command()
+@click.argument("config")
+@click.option("--out", required=True, help="The slices file to write.")
+@click.option("--ranks-per-lattice", type=int, help="Ranks that share a lattice; by default what should be fastest.")
+@replace_option
+def simulate(config, out, ranks_per_lattice, replace):
+    """Draw the images of CONFIG's models.  Start it with mpiexec or srun to use more than one process."""
+    from mpi4py import MPI
+
+    from hamscope_hpc.simulate import simulate
+
+    comm = MPI.COMM_WORLD
+    try:
+        simulate(load_config(config), out, comm, ranks_per_lattice, replace)
+    except UserError as error:
+        if comm.rank == 0:
+            say(error)
+        sys.stderr.flush()
+        sys.exit(EXIT_USER)
+    except BaseException as error:
+        # Collective calls of the other ranks would wait for ever: end the whole job, on every rank.
+        stopped = isinstance(error, KeyboardInterrupt)
+        if not stopped:
+            traceback.print_exc()
+        say(f"simulate: rank {comm.rank} {'was stopped' if stopped else f'failed: {error!r}'}; {out} was not written")
+        sys.stderr.flush()
+        comm.Abort(EXIT_FAILURE)
+
+
+@hamscope.command()
+@click.argument("config")
+@click.argument("slices")
+@click.option("--out", required=True, help="The bundle folder to write.")
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(1), help="Ray Train workers.")
+@click.option("--gpu/--cpu", default=None, help="Train on GPUs or on CPUs; by default GPUs where there are any.")
+@replace_option
+def train(config, slices, out, workers, gpu, replace):
+    """Train CONFIG's network on a SLICES file."""
+    from hamscope_hpc.train import train
+
+    train(load_config(config), slices, out, workers=workers, use_gpu=gpu, replace=replace)
+
+
+@hamscope.command()
+@click.argument("frames", nargs=-1, required=True)
+@click.option("--bundle", required=True, help="The bundle made by `hamscope train`.")
+@click.option("--out", required=True, help="The results file to write.")
+@click.option("--stride", default=1, show_default=True, type=click.IntRange(1), help="Step between windows, in pixels.")
+@click.option("--threshold", default="otsu", show_default=True, help="otsu, median or a grey value.")
+@click.option("--up", default="bright", show_default=True, type=click.Choice(["bright", "dark"]), help="Spin up is ...")
+@click.option(
+    "--confidence",
+    default="componentwise",
+    show_default=True,
+    type=click.Choice(["componentwise", "euclidean"]),
+    help="How 'within one standard deviation vector' of a cloud is read.",
+)
+@click.option("--actors", type=click.IntRange(1), help="Processes that classify; by default one a core or a GPU.")
+@replace_option
+def classify(frames, bundle, out, stride, threshold, up, confidence, actors, replace):
+    """Classify every window of FRAMES: files, folders or globs of TIFF, PNG, .npy, .npz or HDF5."""
+    from hamscope_hpc.classify import classify
+
+    if threshold not in ("otsu", "median"):
+        try:
+            threshold = float(threshold)
+        except ValueError:
+            raise UserError(f"--threshold {threshold}: write otsu, median or a number of grey levels") from None
+    options = Classify(stride=stride, threshold=threshold, up=up, confidence=confidence)
+    classify(list(frames), bundle, out, options, actors=actors, replace=replace)
+
+
+@hamscope.command()
+@click.argument("results")
+@click.option("--out", required=True, help="The report folder to write.")
+@replace_option
+def report(results, out, replace):
+    """Write RESULTS as one self-contained HTML page and PNG files."""
+    from hamscope.report import write_report
+
+    print(write_report(results, out, replace=replace))
+
+
+@hamscope.command()
+@click.argument("config")
+@click.option("--out", required=True, help="The folder to write the films to.")
+def film(config, out):
+    """Write CONFIG's films: synthetic experiments of known truth, as TIFF with a CSV beside each."""
+    from hamscope_hpc.run import make_films
+
+    for path in make_films(load_config(config), out):
+        print(path)
+
+
+@hamscope.command()
+@click.argument("config")
+@click.option("--frames", multiple=True, help="Frames to classify instead of CONFIG's films; may be repeated.")
+@click.option("--out", required=True, help="The folder for everything that is made.")
+@click.option("--ranks", type=click.IntRange(1), help="MPI ranks for the simulation; by default one a core.")
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(1), help="Ray Train workers.")
+def run(config, frames, out, ranks, workers):
+    """The whole way: simulate, train, classify, report.  Skips what is done and still valid."""
+    from hamscope_hpc.run import run
+
+    run(config, out, list(frames), ranks=ranks, workers=workers)
+
+
+def say(message) -> None:
+    """One message on stderr, every line with the name of the command."""
+    for line in str(message).splitlines() or [""]:
+        print(f"hamscope: {line}", file=sys.stderr)
+
+
+def main() -> None:
+    """Run the command and turn what happens into an exit status."""
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, interrupt)
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        hamscope.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(EXIT_USER)
+    except UserError as error:
+        say(error)
+        sys.exit(EXIT_USER)
+    except Stopped as error:
+        say(error)
+        sys.exit(EXIT_STOPPED)
+    except (click.Abort, KeyboardInterrupt):
+        say("stopped")
+        sys.exit(EXIT_FAILURE)
+    except Exception as error:
+        traceback.print_exc()
+        say(f"failed: {error!r}")
+        sys.exit(EXIT_FAILURE)
+
+
+if __name__ == "__main__":
+    main()

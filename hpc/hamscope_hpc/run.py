@@ -1,0 +1,129 @@
+"""The whole way in one command: every stage as it runs alone, skipped where its output is still valid.
+
+OUT/run.json  OUT/slices.h5  OUT/bundle/  OUT/frames/*.tif  OUT/results.h5  OUT/report/index.html
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from hamscope import provenance
+from hamscope.config import Config, Film, load_config
+from hamscope.errors import UserError
+
+_MARK = "run.json"
+
+
+def run(config_path: str, out: str, frames: list[str], ranks: int | None = None, workers: int = 1) -> None:
+    """Simulate, train, classify and report below the folder `out`.
+
+    Frames are those given, else the config's films.  Each stage compares the hash of its own section and of its inputs
+    with what its output carries, says so where nothing changed, and replaces the output where something did.
+
+    Raises
+    ------
+    UserError
+        `out` belongs to another config or is not a run folder, or the config has no [train] section or no frames.
+    """
+    from hamscope.report import write_report
+    from hamscope_hpc.classify import classify
+    from hamscope_hpc.cluster import start_ray
+    from hamscope_hpc.train import train
+
+    config = load_config(config_path)
+    if config.train is None:
+        raise UserError(f"{config_path}: has no [train] section; add one")
+    if not frames and not config.film:
+        raise UserError(f"{config_path}: nothing to classify; give --frames or add a [[film]] section")
+    folder = claim_folder(Path(out), config)
+    slices, bundle, results = folder / "slices.h5", folder / "bundle", folder / "results.h5"
+    simulate_in_ranks(config_path, config, slices, ranks)
+    with start_ray():
+        train(config, slices, bundle, workers=workers, replace=True)
+        films = [] if frames else make_films(config, folder / "frames")
+        classify(frames or [str(path) for path in films], bundle, results, config.classify, replace=True)
+    page = write_report(results, folder / "report", replace=True)
+    for line in closing_lines(results, {film.name: film for film in config.film}):
+        print(line)
+    print(f"report: {page}")
+
+
+def claim_folder(folder: Path, config: Config) -> Path:
+    """Make `folder` the output folder of this config; UserError if it is another's or holds something else."""
+    mark = folder / _MARK
+    if mark.exists():
+        owner = json.loads(mark.read_text()).get("name")
+        if owner != config.name:
+            raise UserError(f"{folder}: belongs to the config {owner!r}, not to {config.name!r}; choose another --out")
+        return folder
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder}: is there already and was not made by `hamscope run`; choose another --out")
+    provenance.check_writable(folder)
+    folder.mkdir(exist_ok=True)
+    with provenance.whole_file(mark) as temporary:
+        temporary.write_text(json.dumps({"name": config.name}) + "\n")
+    return folder
+
+
+def simulate_in_ranks(config_path: str, config: Config, slices: Path, ranks: int | None) -> None:
+    """`hamscope simulate` on this machine's cores: in MPI ranks where mpiexec is there, else in one process."""
+    ranks = ranks or len(os.sched_getaffinity(0))
+    command = [sys.executable, "-m", "hamscope_hpc.cli", "simulate", config_path, "--out", str(slices), "--replace"]
+    environment = dict(os.environ, OMP_NUM_THREADS="1", NUMBA_NUM_THREADS="1")
+    mpiexec = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    if ranks > 1 and mpiexec is None:
+        print("simulate: no mpiexec on the path, so one process does it all", file=sys.stderr)
+    elif ranks > 1:
+        command = [mpiexec, "-n", str(ranks), "--oversubscribe", *command]
+        # Open MPI refuses to run as root, which is what one is in a container, unless told twice.
+        environment |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL)
+    try:
+        status = process.wait()
+    except KeyboardInterrupt:
+        process.terminate()
+        process.wait()
+        raise
+    if status:
+        raise RuntimeError(f"the simulation ended with status {status}")
+
+
+def make_films(config: Config, folder: str | Path) -> list[Path]:
+    """The config's films as files in `folder`; a film that is there and of the same section is left as it is."""
+    from hamscope.film import film_is_current, write_film
+
+    folder = Path(folder)
+    if not config.film:
+        raise UserError(f"config {config.name!r}: has no [[film]] section; add one")
+    provenance.check_writable(folder)
+    folder.mkdir(exist_ok=True)
+    paths = []
+    for film in config.film:
+        path = folder / f"{film.name}.tif"
+        if film_is_current(film, path):
+            print(f"film: {path} is of this config, nothing to do", file=sys.stderr)
+        else:
+            path = write_film(film, folder)
+            print(f"film: {path}, {film.frames} frames of {film.model}", file=sys.stderr)
+        paths.append(path)
+    return paths
+
+
+def closing_lines(results: Path, films: dict[str, Film]) -> list[str]:
+    """One line a source: verdict, share of windows, and the truth where the source is a film of the config."""
+    from hamscope.data.results import read_results
+    from hamscope.verdict import source_verdicts
+
+    lines = []
+    for verdict in source_verdicts(read_results(results)):
+        film = films.get(Path(verdict.source).stem)
+        truth = f", truth {film.model}" if film else ""
+        found = verdict.model or "no verdict"
+        lines.append(
+            f"{verdict.source}: {found}, {100 * verdict.share:.0f} % of the windows of {verdict.frames_used} frames "
+            f"({100 * verdict.confident_share:.0f} % confident){truth}"
+        )
+    return lines

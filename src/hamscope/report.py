@@ -1,0 +1,300 @@
+"""Results to a report: one self-contained HTML page, and the same pictures as PNG files beside it.
+
+    results.h5 -> verdict.py (what to say), figures.py (what to show) -> templates/report.html.j2 -> index.html
+
+The page holds its pictures inside, asks for nothing from anywhere and runs no script; its content security policy
+says so to the browser.  Names of files come from outside: the template escapes them, no picture draws them and no
+path is made of them.  Equal results give an equal page, byte for byte.
+"""
+
+import base64
+import json
+import os
+import shlex
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import jinja2
+import numpy as np
+from matplotlib.colors import to_hex
+
+from hamscope import __version__, figures
+from hamscope.data.results import SAMPLE, Results, read_results, sample_windows
+from hamscope.errors import ContractError, UserError
+from hamscope.models import CLASS_NAMES, MODELS
+from hamscope.provenance import canonical_json, check_writable, sha256_file, sha256_text
+from hamscope.verdict import (
+    MAJORITY,
+    MIDDLE,
+    NO_PATTERN,
+    FrameVerdict,
+    Verdict,
+    bundle_card,
+    closest_row,
+    frame_verdicts,
+    percent,
+    pooled,
+    source_rows,
+    source_verdicts,
+)
+
+PAGE, MARK = "index.html", "report.json"
+SCHEMA = "hamscope-report"
+MOST_SECTIONS = 24  # sources with pictures; the table has all.  A picture weighs some 100 kB in the page
+
+
+def write_report(results_path: str | Path, folder: str | Path, replace: bool = False) -> Path:
+    """Write the report of a results file into `folder`, whole or not at all, and return the path of its page.
+
+    A folder that is the report of these very results is left as it is.
+
+    Raises
+    ------
+    ContractError
+        The results are missing, damaged, not ours or hold no frame.
+    UserError
+        `folder` is the report of other results (unless `replace`), holds anything that is no part of a report
+        (whatever `replace` says), or cannot be written.
+    """
+    folder = Path(folder)
+    results = read_results(results_path)
+    if results.attributes["classes"] != list(CLASS_NAMES):
+        raise ContractError(f"{results_path}: its classes are not those of this version; classify again")
+    if not results.source:
+        raise ContractError(f"{results_path}: holds no frame; classify again")
+    inputs = sha256_text(canonical_json([__version__, sha256_file(results_path)]))
+    if _is_done(folder, inputs, replace):
+        print(f"report: {folder} is of these results, nothing to do", file=sys.stderr)
+        return folder / PAGE
+    check_writable(folder)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.absolute().parent))
+    try:
+        context = page_context(results, temporary)
+        (temporary / PAGE).write_text(render(context), encoding="utf-8", errors="replace")
+        mark = {"schema": SCHEMA, "inputs_sha256": inputs, "files": sorted(path.name for path in temporary.iterdir())}
+        (temporary / MARK).write_text(json.dumps(mark, indent=1) + "\n")
+        temporary.chmod(0o777 & ~_umask())
+        _swap(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder / PAGE
+
+
+def render(context: dict) -> str:
+    """The page of a context made by `page_context`."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("hamscope"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters["percent"] = percent
+    return environment.get_template("report.html.j2").render(context)
+
+
+def page_context(results: Results, folder: Path) -> dict:
+    """Everything that the page says, as plain values; draws the pictures into `folder`."""
+    rows_of, verdicts = source_rows(results), source_verdicts(results)
+    sections = [
+        _section(results, number, verdict, rows_of[verdict.source], folder)
+        for number, verdict in enumerate(verdicts[:MOST_SECTIONS], 1)
+    ]
+    attributes = results.attributes
+    config = attributes.get("config", {})
+    return {
+        "models": MODELS, "colours": figures.COLOURS, "dark": _dark_colours(),
+        "verdicts": verdicts, "sections": sections, "most_sections": MOST_SECTIONS,
+        "n_frames": len(results.source), "middle": MIDDLE, "majority": MAJORITY, "no_pattern": NO_PATTERN,
+        "window": attributes.get("window"), "reading": config.get("confidence"),
+        "instrument": str(bundle_card(attributes).get("instrument", "not recorded")),
+        "provenance": provenance_rows(attributes), "commands": commands(results),
+    }  # fmt: skip
+
+
+def provenance_rows(attributes: dict) -> list[tuple[str, str]]:
+    """What the results were made from, as pairs of a name and a value."""
+    config, card = attributes.get("config", {}), bundle_card(attributes)
+    accuracy = card.get("accuracy")
+    pixels = {"window": attributes.get("window"), "stride": config.get("stride", attributes.get("stride"))}
+    software = attributes.get("software", {})
+    rows = [
+        ("Bundle (SHA-256)", attributes.get("bundle_sha256")),
+        ("Accuracy on validation images", None if accuracy is None else f"{100 * accuracy:.2f} %, simulated images"),
+        ("Instrument of the training images", card.get("instrument")),
+        ("Network", _plain(card.get("network"))),
+        *((name.capitalize(), None if value is None else f"{value} pixels") for name, value in pixels.items()),
+        ("Threshold", config.get("threshold")),
+        ("Up means", config.get("up")),
+        ("Confidence reading", config.get("confidence")),
+        ("Inputs (SHA-256)", attributes.get("inputs_sha256")),
+        ("Software", _plain({**software, "hamscope (report)": __version__})),
+    ]
+    return [(name, "not recorded" if value is None else str(value)) for name, value in rows]
+
+
+def commands(results: Results) -> str:
+    """The commands that make these results and this report again, quoted for a shell."""
+    config = results.attributes.get("config", {})
+    options = [part for name in ("stride", "threshold", "up", "confidence") if name in config
+               for part in (f"--{name}", str(config[name]))]  # fmt: skip
+    # A name that begins with a dash would be read as an option.
+    sources = [f"./{name}" if name.startswith("-") else name for name in source_rows(results)]
+    classify = ["hamscope", "classify", *sources, "--bundle", "bundle/", *options, "--out", "results.h5"]
+    return f"{shlex.join(classify)}\nhamscope report results.h5 --out report/"
+
+
+def _section(results: Results, number: int, verdict: Verdict, rows: list[int], folder: Path) -> dict:
+    """The part of the page about one source."""
+    pictures = [
+        ("frames", "Two-level frames above, a map of the class of every window below", _frames_caption(results, rows),
+         lambda path: figures.frames_and_maps(results, rows, path))
+    ]  # fmt: skip
+    if verdict.kind != NO_PATTERN:
+        pictures.append(
+            ("fractions", "Share of the windows in each class", _fractions_caption(rows),
+             lambda path: figures.fractions(results, rows, path))
+        )  # fmt: skip
+        if len(rows) > 1:
+            pictures.append(
+                ("distance", "Distance to the cloud of each class, and share of up pixels",
+                 _distance_caption(results, verdict, rows),
+                 lambda path: figures.distance_series(results, rows, path, verdict.model))
+            )  # fmt: skip
+        sample, confident = _pooled_sample(results, list(verdict.rows_used))
+        pictures.append(
+            ("clouds", "Outputs of the network for the training images and for the windows", CLOUDS_CAPTION,
+             lambda path: figures.clouds(results.cloud_sample, path, sample, confident))
+        )  # fmt: skip
+    prefix = f"source-{number:02d}"
+    frames = frame_verdicts(results)
+    return {
+        "id": prefix, "verdict": verdict, "classes": _class_table(results, verdict),
+        "frames": [_frame_line(results, frames[row]) for row in rows],
+        "figures": [_picture(folder / f"{prefix}-{kind}.png", *rest) for kind, *rest in pictures],
+    }  # fmt: skip
+
+
+def _picture(path: Path, alt: str, caption: str, draw) -> dict:
+    draw(path)
+    return {"file": path.name, "alt": alt, "caption": caption, "data": base64.b64encode(path.read_bytes()).decode()}
+
+
+def _class_table(results: Results, verdict: Verdict) -> list[dict]:
+    """Pooled share, confident share and distance of every class; empty without a pattern."""
+    if verdict.kind == NO_PATTERN:
+        return []
+    distance = pooled(results, results.cloud_distance, list(verdict.rows_used))
+    columns = zip(MODELS, verdict.shares, verdict.confident_shares, distance)
+    return [{"model": model, "share": share, "confident": sure, "distance": far} for model, share, sure, far in columns]
+
+
+def _frame_line(results: Results, frame: FrameVerdict) -> dict:
+    """One line of the table of frames."""
+    kelvin, direction = results.temperature[frame.row], results.direction[frame.row]
+    return {
+        "verdict": frame, "index": int(results.index[frame.row]), "up": float(results.up_fraction[frame.row]),
+        "kelvin": f"{kelvin:.2f}" if np.isfinite(kelvin) else "",
+        "direction": {1: "heating", -1: "cooling"}.get(int(direction), ""),
+        "windows": int(results.n_windows[frame.row]), "independent": int(results.n_independent[frame.row]),
+    }  # fmt: skip
+
+
+def _pooled_sample(results: Results, rows: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Sampled logits of the rows, shape (S, 7), NaN rows among them, and which of them are confident, shape (S,)."""
+    flags = np.zeros((len(rows), SAMPLE), bool)
+    for own, row in zip(flags, rows):
+        chosen = sample_windows(results.flag_maps[row].shape)
+        own[: len(chosen)] = results.flag_maps[row].ravel()[chosen]
+    return results.logits_sample[rows].reshape(-1, len(CLASS_NAMES)), flags.ravel()
+
+
+def _frames_caption(results: Results, rows: list[int]) -> str:
+    some = f"{figures.PICTURES} of the {len(rows)} frames, evenly spaced. " if len(rows) > figures.PICTURES else ""
+    return (
+        f"{some}Above, the two-level frame: up is dark. Below, the class of every window, drawn at its centre (the "
+        "dashed line shows where the centres lie), and the leading class with its share and, in parentheses, the part "
+        "of it that is confident."
+    )
+
+
+def _fractions_caption(rows: list[int]) -> str:
+    if len(rows) == 1:
+        return "Share of the windows in each class; the bright part is confident."
+    return (
+        "Share of the windows in each class, frame by frame: bright where confident, dark where not. Triangles mark "
+        "the frames near the middle of the transition, which the verdict pools."
+    )
+
+
+def _distance_caption(results: Results, verdict: Verdict, rows: list[int]) -> str:
+    closest = closest_row(results, verdict, rows)
+    text = "How far the windows lie, on the average, from the nearest training image of each class, and the share up."
+    if closest is not None:
+        kelvin = results.temperature[closest]
+        where = f"{kelvin:.1f} K" if np.isfinite(kelvin) else f"frame {results.index[closest]}"
+        text += (
+            f" The closest approach to {verdict.model} is at {where}. That the sample is nearest to its critical point "
+            "there is a conjecture of the paper, not a measurement."
+        )
+    return text
+
+
+CLOUDS_CAPTION = (
+    "The seven outputs of the network before the softmax. Colours: training images. Black: windows of the frames that "
+    "the verdict pools, filled where confident. Each axis sets two classes against each other; its percentage is its "
+    "part in the distances between the seven centres, and the six axes together hold all of it. Windows apart from "
+    "every cloud look like none of the training images."
+)
+
+
+def _dark_colours() -> dict[str, str]:
+    return {name: to_hex(figures.darker(colour)) for name, colour in figures.COLOURS.items()}
+
+
+def _plain(value) -> str | None:
+    """A dict as `name value, name value`, anything else as text; None stays None."""
+    return ", ".join(f"{key} {own}" for key, own in value.items()) if isinstance(value, dict) else value
+
+
+def _is_done(folder: Path, inputs: str, replace: bool) -> bool:
+    """True where `folder` is the whole report of `inputs`; UserError where it must not be replaced."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return False
+    try:
+        mark = json.loads((folder / MARK).read_text())
+        files = set(mark["files"]) | {MARK}
+        ours = mark["schema"] == SCHEMA
+    except (OSError, ValueError, KeyError, TypeError):
+        ours = False
+    if not ours:
+        raise UserError(f"{folder}: is there already and is no report of hamscope; choose another --out")
+    # What a user put into the folder is not ours to delete.
+    strange = sorted({path.name for path in folder.iterdir()} - files)
+    if mark["inputs_sha256"] == inputs and all((folder / name).exists() for name in files):
+        return True
+    if strange:
+        raise UserError(f"{folder}: holds {strange[0]!r}, which is no part of the report; move it or choose another --out")
+    if not replace:
+        raise UserError(f"{folder}: is the report of other results; add --replace or choose another --out")
+    return False
+
+
+def _swap(temporary: Path, folder: Path) -> None:
+    """Put `temporary` in the place of `folder`; the old one goes last."""
+    old = temporary.with_suffix(".old")
+    if folder.exists():
+        os.replace(folder, old)
+    try:
+        os.replace(temporary, folder)
+    except OSError:
+        if old.exists():
+            os.replace(old, folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _umask() -> int:
+    """The umask of the process; it can only be read by setting it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
