@@ -1,5 +1,7 @@
 """Results made up for tests of the report: plain tables for sums by hand, and a film that looks like a real one."""
 
+import itertools
+
 import numpy as np
 from scipy import ndimage
 
@@ -8,7 +10,7 @@ from hamscope.models import CLASS_NAMES
 
 ATTRIBUTES = {
     "bundle_sha256": "5f" * 32,
-    "bundle": {"accuracy": 0.9931, "instrument": "none: sharp simulated images", "network": {"padding": "valid", "hidden": 256}},
+    "bundle": {"accuracy": 0.9931, "instrument": "none: sharp simulated images", "network": {"hidden": 256}},
     "config": {"stride": 8, "threshold": 0.5, "up": "bright", "confidence": "componentwise"},
     "window": 100, "stride": 8, "inputs_sha256": "a0" * 32,
     "software": {"hamscope": "0.1.0", "numpy": "2.4.6", "torch": "2.13.0"},
@@ -55,7 +57,9 @@ def film(source: str, n_frames: int = 12, leader: str = "RF-2D", rival: str = "C
     for index, up in enumerate(ups):
         m = abs(2 * up - 1)
         noise = [ndimage.gaussian_filter(rng.normal(size=(20, 20)), 2) * 8 for _ in picks]
-        classes = np.array(picks, np.uint8)[np.argmax([noise[0] + 2.4 - m, noise[1] + m, noise[2] - 1 + 1.5 * m], axis=0)]
+        classes = np.array(picks, np.uint8)[
+            np.argmax([noise[0] + 2.4 - m, noise[1] + m, noise[2] - 1 + 1.5 * m], axis=0)
+        ]
         flag = (ndimage.gaussian_filter(rng.normal(size=(20, 20)), 1) * 3 < 2 * (2 * sure - 1) - m).astype(np.uint8)
         if index == 0 and n_frames > 1:
             classes[:], flag[:] = NO_PATTERN, 0
@@ -71,7 +75,11 @@ def film(source: str, n_frames: int = 12, leader: str = "RF-2D", rival: str = "C
             centre, off = base.cloud_sample[classes.ravel(), rng.integers(0, 512, 400)], (1 - flag.ravel())[:, None]
             sample[:400] = centre + rng.normal(size=(400, 7)) * (0.2 + 3 * off) - off * 0.35 * centre
         maps.append(classes), flags.append(flag), samples.append(sample)
-        previews.append((landscape > np.quantile(landscape, 1 - up)).astype(np.uint8) if 0 < up < 1 else np.zeros((256, 256), np.uint8))
+        previews.append(
+            (landscape > np.quantile(landscape, 1 - up)).astype(np.uint8)
+            if 0 < up < 1
+            else np.zeros((256, 256), np.uint8)
+        )
     made = table(frames)
     return Results(**{**made.__dict__, "class_maps": maps, "flag_maps": flags, "preview": np.array(previews),
                       "logits_sample": np.array(samples)})  # fmt: skip
@@ -85,5 +93,5 @@ def together(*parts: Results) -> Results:
             joined[name] = value
         else:
             values = [getattr(part, name) for part in parts]
-            joined[name] = np.concatenate(values) if isinstance(value, np.ndarray) else sum(values, [])
+            joined[name] = np.concatenate(values) if isinstance(value, np.ndarray) else list(itertools.chain(*values))
     return Results(**joined)

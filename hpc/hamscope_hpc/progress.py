@@ -2,8 +2,10 @@
 
 import sys
 import time
+from typing import TYPE_CHECKING
 
-from mpi4py import MPI
+if TYPE_CHECKING:  # importing it starts MPI, and `duration` serves programs without MPI too
+    from mpi4py import MPI
 
 _TAG = 7
 
@@ -14,7 +16,7 @@ class Progress:
     On a terminal the line is rewritten every half second; elsewhere a line a minute is printed.
     """
 
-    def __init__(self, comm: MPI.Comm, lattices: int, cost: float):
+    def __init__(self, comm: "MPI.Comm", lattices: int, cost: float):
         self.comm = comm
         self.lattices, self.cost = lattices, cost
         self.lattices_done, self.cost_done = 0, 0.0
@@ -29,15 +31,16 @@ class Progress:
             self.requests.append(self.comm.isend((lattices, cost), 0, _TAG))
             return
         self._count(lattices, cost)
-        while self.comm.iprobe(MPI.ANY_SOURCE, _TAG):
-            self._count(*self.comm.recv(source=MPI.ANY_SOURCE, tag=_TAG))
+        while self.comm.iprobe(tag=_TAG):
+            self._count(*self.comm.recv(tag=_TAG))
         if time.monotonic() - self.shown > (0.5 if self.terminal else 60.0):
             self.show()
 
     def wait(self) -> None:
         """Return when every rank has finished its work; rank 0 shows the progress of the others meanwhile."""
         if self.comm.rank:
-            MPI.Request.Waitall(self.requests)
+            for request in self.requests:
+                request.wait()
         else:
             while self.lattices_done < self.lattices:
                 self.done(0, 0.0)

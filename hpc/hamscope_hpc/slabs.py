@@ -46,3 +46,6 @@ class MpiSlab(Slab):
 
     def sum(self, values):
         return self.comm.allreduce(values, MPI.SUM) if self.comm.size > 1 else values
+
+    def max(self, value: float) -> float:
+        return self.comm.allreduce(value, MPI.MAX) if self.comm.size > 1 else value

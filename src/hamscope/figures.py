@@ -129,8 +129,8 @@ def clouds(points: np.ndarray, path: str | Path, sample: np.ndarray | None = Non
     """
     points = np.asarray(points, float)
     origin, axes, weights = cloud_axes(points)
-    known = np.isfinite(points).all(axis=2)
-    projected = {n: (own[k] - origin) @ axes.T for n, own, k in zip(CLASS_NAMES, points, known) if k.any()}
+    filled = np.isfinite(points).all(axis=2)
+    projected = {n: (own[k] - origin) @ axes.T for n, own, k in zip(CLASS_NAMES, points, filled) if k.any()}
     if sample is not None:
         sample = np.asarray(sample, float)
         known = np.isfinite(sample).all(axis=1)
@@ -143,29 +143,29 @@ def clouds(points: np.ndarray, path: str | Path, sample: np.ndarray | None = Non
             for name, x in projected.items():
                 axis.scatter(x[:, i], x[:, j], s=5, color=COLOURS[name], alpha=0.35, linewidths=0, rasterized=True)
             if sample is not None:
-                open_style = {"facecolors": "none", "edgecolors": "#555555", "linewidths": 0.6, "alpha": 0.8}
-                axis.scatter(sample[~flags, i], sample[~flags, j], s=12, **open_style)
-                axis.scatter(sample[flags, i], sample[flags, j], s=6, color="black", alpha=0.8, linewidths=0)
+                x, y = sample[:, i], sample[:, j]
+                axis.scatter(
+                    x[~flags], y[~flags], s=12, facecolors="none", edgecolors="#555555", linewidths=0.6, alpha=0.8
+                )
+                axis.scatter(x[flags], y[flags], s=6, color="black", alpha=0.8, linewidths=0)
             for name, x in projected.items():
                 halo = [withStroke(linewidth=2.5, foreground="white")]
                 axis.text(*x[:, (i, j)].mean(axis=0), name, ha="center", va="center", fontsize=9, path_effects=halo)
             axis.set(xlabel=_axis_name(i, axes, weights), ylabel=_axis_name(j, axes, weights))
-            axis.axhline(0, color=FAINT, linewidth=0.5, zorder=0)
-            axis.axvline(0, color=FAINT, linewidth=0.5, zorder=0)
+            axis.grid(alpha=0.3)
         handles = [_dot(COLOURS[name], name) for name in projected]
         if sample is not None:
             handles += [_dot("black", "window, confident"), _dot("none", "window, not confident", "#555555")]
-        figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), handletextpad=0.1, columnspacing=1.2)
+        figure.legend(
+            handles=handles, loc="outside lower center", ncols=len(handles), handletextpad=0.1, columnspacing=1.2
+        )
         _save(figure, path)
 
 
 def fractions(results: Results, rows: list[int], path: str | Path) -> None:
     """Shares of the classes: bright where confident, dark where not (Figs. 7, 9); stacked over the frames of a film."""
     with matplotlib.rc_context(_STYLE):
-        if len(rows) == 1:
-            figure = _class_bars(results, rows[0])
-        else:
-            figure = _stacked_frames(results, rows)
+        figure = _class_bars(results, rows[0]) if len(rows) == 1 else _stacked_frames(results, rows)
         _save(figure, path)
 
 
@@ -225,12 +225,12 @@ def frames_and_maps(results: Results, rows: list[int], path: str | Path) -> None
     verdicts = frame_verdicts(results)
     labels, title = _frame_labels(results, shown)
     unit = " K" if title.endswith("(K)") else ""
-    columns = max(len(shown), 3)
+    # A single frame stands beside its map, several stand above theirs; no picture is wider than a third of the page.
+    shape = (1, 2) if len(shown) == 1 else (2, len(shown))
+    side = WIDTH / max(shape[1], 3)
     with matplotlib.rc_context(_STYLE):
-        figure = Figure((WIDTH, 2 * WIDTH / columns + 0.95), layout="constrained")
-        grid = figure.subplots(2, columns, squeeze=False)
-        for axis in grid.flat:
-            axis.set_axis_off()
+        figure = Figure((WIDTH, shape[0] * side + 0.95), layout="constrained")
+        grid = figure.subplots(*shape, squeeze=False).reshape(2, -1)
         for column, (row, label) in enumerate(zip(shown, labels)):
             upper, lower = grid[:, column]
             _draw_frame(upper, results.preview[row])
@@ -242,12 +242,13 @@ def frames_and_maps(results: Results, rows: list[int], path: str | Path) -> None
             text = f"{own.model} {percent(own.share)} ({percent(own.confident_share)})" if own.model else "no pattern"
             lower.set_xlabel(text, fontsize=9)
             for axis in (upper, lower):
-                axis.set_axis_on()
                 axis.set(xticks=[], yticks=[])
                 axis.spines[:].set(visible=True, color=FAINT)
         handles = _shade_handles(_classes_in(results, shown))
         handles.append(Patch(facecolor=EMPTY, edgecolor=FAINT, label="no pattern"))
-        figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), handlelength=1.2, columnspacing=1.2)
+        figure.legend(
+            handles=handles, loc="outside lower center", ncols=len(handles), handlelength=1.2, columnspacing=1.2
+        )
         _save(figure, path)
 
 
@@ -270,7 +271,9 @@ def distance_series(results: Results, rows: list[int], path: str | Path, model: 
     distance = results.cloud_distance[rows]
     known = np.isfinite(distance).any(axis=0)
     if model is None and known.any():
-        model = CLASS_NAMES[int(np.nanargmin(np.where(known, np.nanmean(np.where(known, distance, 0), axis=0), np.inf)))]
+        model = CLASS_NAMES[
+            int(np.nanargmin(np.where(known, np.nanmean(np.where(known, distance, 0), axis=0), np.inf)))
+        ]
     x, title = _frame_positions(results, rows)
     with matplotlib.rc_context(_STYLE):
         figure = Figure((WIDTH, 4.8), layout="constrained")
@@ -365,7 +368,10 @@ def _line_handles(known: np.ndarray, model: str | None, direction: np.ndarray) -
     ]
     handles.append(Line2D([], [], color=FAINT, linestyle=":", label="1 sigma"))
     if (direction < 0).any() and (direction > 0).any():
-        handles += [Line2D([], [], color=INK, label="heating"), Line2D([], [], color=INK, linestyle="--", label="cooling")]
+        handles += [
+            Line2D([], [], color=INK, label="heating"),
+            Line2D([], [], color=INK, linestyle="--", label="cooling"),
+        ]
     return handles
 
 

@@ -26,9 +26,8 @@ from hamscope.errors import ContractError, UserError
 from hamscope.models import CLASS_NAMES, MODELS
 from hamscope.provenance import canonical_json, check_writable, sha256_file, sha256_text
 from hamscope.verdict import (
-    MAJORITY,
-    MIDDLE,
     NO_PATTERN,
+    UNLIKE,
     FrameVerdict,
     Verdict,
     bundle_card,
@@ -104,7 +103,7 @@ def page_context(results: Results, folder: Path) -> dict:
     return {
         "models": MODELS, "colours": figures.COLOURS, "dark": _dark_colours(),
         "verdicts": verdicts, "sections": sections, "most_sections": MOST_SECTIONS,
-        "n_frames": len(results.source), "middle": MIDDLE, "majority": MAJORITY, "no_pattern": NO_PATTERN,
+        "n_frames": len(results.source), "no_pattern": NO_PATTERN, "unlike": UNLIKE,
         "window": attributes.get("window"), "reading": config.get("confidence"),
         "instrument": str(bundle_card(attributes).get("instrument", "not recorded")),
         "provenance": provenance_rows(attributes), "commands": commands(results),
@@ -146,7 +145,7 @@ def commands(results: Results) -> str:
 def _section(results: Results, number: int, verdict: Verdict, rows: list[int], folder: Path) -> dict:
     """The part of the page about one source."""
     pictures = [
-        ("frames", "Two-level frames above, a map of the class of every window below", _frames_caption(results, rows),
+        ("frames", "Two-level frames, and a map of the class of every window", _frames_caption(results, rows),
          lambda path: figures.frames_and_maps(results, rows, path))
     ]  # fmt: skip
     if verdict.kind != NO_PATTERN:
@@ -210,10 +209,11 @@ def _pooled_sample(results: Results, rows: list[int]) -> tuple[np.ndarray, np.nd
 
 def _frames_caption(results: Results, rows: list[int]) -> str:
     some = f"{figures.PICTURES} of the {len(rows)} frames, evenly spaced. " if len(rows) > figures.PICTURES else ""
+    first, second = ("Left", "Right") if len(rows) == 1 else ("Above", "Below")
     return (
-        f"{some}Above, the two-level frame: up is dark. Below, the class of every window, drawn at its centre (the "
-        "dashed line shows where the centres lie), and the leading class with its share and, in parentheses, the part "
-        "of it that is confident."
+        f"{some}{first}, the two-level frame: up is dark. {second}, the class of every window, drawn at its centre "
+        "(the dashed line shows where the centres lie), and the leading class with its share and, in parentheses, "
+        "the part of it that is confident."
     )
 
 
@@ -270,11 +270,14 @@ def _is_done(folder: Path, inputs: str, replace: bool) -> bool:
         raise UserError(f"{folder}: is there already and is no report of hamscope; choose another --out")
     # What a user put into the folder is not ours to delete.
     strange = sorted({path.name for path in folder.iterdir()} - files)
-    if mark["inputs_sha256"] == inputs and all((folder / name).exists() for name in files):
+    same = mark.get("inputs_sha256") == inputs
+    if same and all((folder / name).exists() for name in files):
         return True
     if strange:
-        raise UserError(f"{folder}: holds {strange[0]!r}, which is no part of the report; move it or choose another --out")
-    if not replace:
+        raise UserError(
+            f"{folder}: holds {strange[0]!r}, which is no part of the report; move it or choose another --out"
+        )
+    if not (same or replace):
         raise UserError(f"{folder}: is the report of other results; add --replace or choose another --out")
     return False
 

@@ -101,12 +101,11 @@ class Verdict:
 
 
 def percent(share: float) -> str:
-    """A share as text: whole per cent, but never 0 % or 100 % unless it is exactly that."""
+    """A share as text: whole per cent, but 0 and 100 only where it is exactly that; no line breaks before the sign."""
     if not np.isfinite(share):
         return "-"
-    if 0 < share < 0.005:
-        return "< 1 %"
-    return "> 99 %" if 0.995 <= share < 1 else f"{100 * share:.0f} %"
+    number = "< 1" if 0 < share < 0.005 else "> 99" if 0.995 <= share < 1 else f"{100 * share:.0f}"
+    return f"{number} %".replace(" ", "\u00a0")
 
 
 def source_rows(results: Results) -> dict[str, list[int]]:
@@ -201,8 +200,8 @@ def _frame_reasons(verdict: Verdict, middle: bool, n_with_pattern: int) -> list[
         )
     if verdict.n_independent < FEW_INDEPENDENT:
         reasons.append(
-            f"Only {verdict.n_independent} of its windows do not overlap: the shares count the same pixels many "
-            "times. A larger field of view, or another place on the sample, is the best check."
+            f"No more than {verdict.n_independent} of its windows fit side by side without overlap: a small sample. "
+            "A larger field of view, or another place on the sample, is the best check."
         )
     return reasons
 

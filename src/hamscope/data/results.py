@@ -1,6 +1,7 @@
 """The results contract: what the network saw in every frame, a row a frame, in one HDF5 file.
 
-The report needs nothing but this file.  Per-class columns follow the order of the root's `classes`.
+The report needs nothing but this file.  Per-class columns follow the order of the root's `classes`.  The root's
+`content_sha256` is the hash of all values, whatever the layout of the file.
 
     fractions, confident_fractions   (F, 7)       share of the windows that have a pattern; of them, confident too
     logits_mean, cloud_distance      (F, 7)       means over those windows; distance to the nearest point of the cloud
@@ -15,6 +16,7 @@ The report needs nothing but this file.  Per-class columns follow the order of t
     cloud_sample                     (7, 512, 7)  training logits of every class, NaN-filled
 """
 
+import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,7 +42,10 @@ UNITS = {
 
 @dataclass(frozen=True)
 class Results:
-    """A results file in memory; arrays as the module says, `attributes` of the root with JSON texts decoded."""
+    """A results file in memory; arrays as the module says, `attributes` of the root with JSON texts decoded.
+
+    To be written, the two kinds of maps may be any iterables: they are gone through once.
+    """
 
     fractions: np.ndarray
     confident_fractions: np.ndarray
@@ -63,26 +68,43 @@ class Results:
 
 def write_results(path: str | Path, results: Results) -> None:
     """Write a results file, whole or not at all."""
-    text = h5py.string_dtype()
+    digest = hashlib.sha256()
     with whole_file(path) as temporary, h5py.File(temporary, "w") as file:
+
+        def write(name, values, units):
+            # Small tables stay plain; a filter needs chunks, which cost more than they save there.
+            filters = {"compression": "gzip", "fletcher32": True} if values.size > 4096 or "/" in name else {}
+            file.create_dataset(name, data=values, **filters).attrs["units"] = units
+            _hash(digest, name, values)
+
         for name, units in UNITS.items():
-            dataset = file.create_dataset(name, data=getattr(results, name))
-            dataset.attrs["units"] = units
-        frame = np.empty(len(results.source), [("source", text), ("index", "i8")])
+            write(name, np.asarray(getattr(results, name)), units)
+        frame = np.empty(len(results.source), [("source", h5py.string_dtype()), ("index", "i8")])
         frame["source"], frame["index"] = results.source, results.index
         file.create_dataset("frame", data=frame).attrs["units"] = "1"
+        _hash_frames(digest, results.source, frame["index"])
         for row, (classes, flags) in enumerate(zip(results.class_maps, results.flag_maps)):
-            for name, values in (("class", classes), ("flag", flags)):
-                dataset = file.create_dataset(
-                    f"maps/{row:06d}/{name}", data=values, compression="gzip", fletcher32=True
-                )
-                dataset.attrs["units"] = "1"
+            write(f"maps/{row:06d}/class", classes, "1")
+            write(f"maps/{row:06d}/flag", flags, "1")
         file.attrs["schema"], file.attrs["schema_version"] = SCHEMA, SCHEMA_VERSION
         file.attrs["classes"] = list(CLASS_NAMES)
         for name, value in results.attributes.items():
             file.attrs[name] = value if isinstance(value, str | int | float) else canonical_json(value)
+        file.attrs["content_sha256"] = digest.hexdigest()
         file.flush()
         file.attrs["complete"] = True
+
+
+def _hash(digest, name: str, values: np.ndarray) -> None:
+    """Add an array to the content hash: its name, shape and type, then its little-endian bytes."""
+    values = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
+    digest.update(f"{name} {values.shape} {values.dtype.str} ".encode())
+    digest.update(values.tobytes())
+
+
+def _hash_frames(digest, source: list[str], index: np.ndarray) -> None:
+    digest.update(canonical_json(list(source)).encode())
+    _hash(digest, "index", np.asarray(index, np.int64))
 
 
 def sample_windows(shape: tuple[int, int]) -> np.ndarray:
@@ -101,7 +123,7 @@ def read_attributes(path: str | Path) -> dict:
 
 
 def read_results(path: str | Path) -> Results:
-    """Read a results file; raises ContractError where it is missing, damaged, not ours or not complete."""
+    """Read a results file; raises ContractError where it is missing, damaged, not ours, not complete or altered."""
     with _open(path) as file:
         attributes = _attributes(file, path)
         try:
@@ -112,6 +134,15 @@ def read_results(path: str | Path) -> Results:
         except (KeyError, OSError, ValueError) as error:
             raise ContractError(f"{path}: damaged or not whole ({error}); classify again") from None
     source = [name.decode() for name in frame["source"]]
+    digest = hashlib.sha256()
+    for name, array in values.items():
+        _hash(digest, name, array)
+    _hash_frames(digest, source, frame["index"])
+    for row in rows:
+        _hash(digest, f"maps/{row:06d}/class", maps["class"][row])
+        _hash(digest, f"maps/{row:06d}/flag", maps["flag"][row])
+    if digest.hexdigest() != attributes.get("content_sha256"):
+        raise ContractError(f"{path}: its content does not agree with its content_sha256; classify again")
     return Results(
         **values,
         source=source,

@@ -77,6 +77,10 @@ class Slab:
         """Sum of numbers or arrays over the slabs."""
         return values
 
+    def max(self, value: float) -> float:
+        """Largest of a number over the slabs."""
+        return value
+
 
 class Plane(NamedTuple):
     """One plane of a lattice: all sites with coordinate `position` on `axis`; `surface` where the face is free."""

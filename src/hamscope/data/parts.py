@@ -1,0 +1,149 @@
+"""Part files: what a frame, or a band of its windows, leaves on the disk until results.h5 is assembled.
+
+Bands of one frame can come from several processes.  Sums are added in the order of the bands, so the result does
+not depend on who computed what.
+
+Shape letters: R, C = rows and columns of windows in the part; K = classes; S = windows sampled.
+"""
+
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hamscope.data.frames import FrameRef
+from hamscope.data.results import NO_PATTERN, SAMPLE, Results, sample_windows
+from hamscope.data.windows import preview, window_grid
+from hamscope.errors import ContractError
+from hamscope.provenance import whole_file
+
+PREVIEW = 512
+
+
+@dataclass(frozen=True)
+class Part:
+    """One band or one whole frame.
+
+    `classes`, `flags` (R, C) uint8 as in the results; `logits_sum`, `distance_sum` (K,) over windows with a pattern;
+    `sample` (S, K) logits on the regular grid of the frame; of the frame its `preview` (h, w), `up_fraction` and
+    `grey_range`, its lowest and highest grey value.
+    """
+
+    classes: np.ndarray
+    flags: np.ndarray
+    logits_sum: np.ndarray
+    distance_sum: np.ndarray
+    sample: np.ndarray
+    preview: np.ndarray
+    up_fraction: float
+    grey_range: np.ndarray
+
+    @property
+    def n_windows(self) -> int:
+        """Windows with a pattern."""
+        return int((self.classes != NO_PATTERN).sum())
+
+
+def band_part(
+    classes, flags, logits, distance, image: np.ndarray, grey: np.ndarray, grid: tuple[int, int], start: int
+) -> Part:
+    """The part of one band, whose first row is row `start` of the `grid` (rows, columns) of the frame's windows.
+
+    `classes`, `flags` (R, C); `logits`, `distance` (R, C, K), NaN without a pattern; `image` and `grey` the frame.
+    """
+    chosen = classes != NO_PATTERN
+    sampled = sample_windows(grid) - start * grid[1]
+    return Part(
+        classes=classes, flags=flags,
+        logits_sum=logits[chosen].sum(0, dtype=np.float64), distance_sum=distance[chosen].sum(0, dtype=np.float64),
+        sample=logits.reshape(-1, logits.shape[-1])[sampled[(sampled >= 0) & (sampled < classes.size)]],
+        preview=preview(image, PREVIEW), up_fraction=float(image.mean()),
+        grey_range=np.array([grey.min(), grey.max()]),
+    )  # fmt: skip
+
+
+def merge(parts: list[Part]) -> Part:
+    """The bands of a frame, in their order, as one part."""
+    joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in ("classes", "flags", "sample")}
+    sums = {name: np.sum([getattr(part, name) for part in parts], axis=0) for name in ("logits_sum", "distance_sum")}
+    return Part(**(parts[0].__dict__ | joined | sums))
+
+
+def write_part(path: Path, part: Part) -> None:
+    """Write a part, whole or not at all."""
+    with whole_file(path) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, **asdict(part))
+
+
+def read_part(path: Path) -> Part:
+    """Read a part; raises ContractError where it is damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return Part(**(dict(arrays) | {"up_fraction": float(arrays["up_fraction"])}))
+    except Exception as error:  # zip, zlib and numpy each have their own
+        raise ContractError(f"{path}: this part is damaged ({error}); remove it and classify again") from None
+
+
+def assemble(
+    refs: list[FrameRef], paths: list[Path], window: int, clouds: list[np.ndarray], attributes: dict
+) -> Results:
+    """The results of the frames `refs` from the part of each, in their order.
+
+    Maps are read from the parts one by one as they are written.  `clouds` are the training logits of each class.
+    """
+    rows, previews = [], []
+    for ref, path in zip(refs, paths):
+        part = read_part(path)
+        rows.append(_row(part, ref, window))
+        previews.append(part.preview)
+    return Results(
+        **{name: np.array([row[name] for row in rows]) for name in rows[0]},
+        preview=_stack(previews, NO_PATTERN),
+        temperature=np.array([ref.temperature for ref in refs]),
+        direction=np.array([ref.direction for ref in refs], np.int8),
+        cloud_sample=np.stack([_spread(points) for points in clouds]),
+        source=[ref.source for ref in refs],
+        index=np.array([ref.page for ref in refs]),
+        class_maps=(read_part(path).classes for path in paths),
+        flag_maps=(read_part(path).flags for path in paths),
+        attributes=attributes,
+    )
+
+
+def _row(part: Part, ref: FrameRef, window: int) -> dict:
+    """The columns of one frame; shares and means are NaN where no window has a pattern."""
+    n, classes = part.n_windows, len(part.logits_sum)
+    counts = np.bincount(part.classes.ravel(), minlength=NO_PATTERN + 1)[:classes]
+    confident = np.bincount(part.classes[part.flags == 1], minlength=classes)[:classes]
+    sample = np.full((SAMPLE, classes), np.nan, np.float32)
+    sample[: len(part.sample)] = part.sample
+    divisor = n or np.nan
+    independent = math.prod(window_grid(ref.shape, window, window))
+    return {
+        "fractions": counts / divisor, "confident_fractions": confident / divisor,
+        "logits_mean": part.logits_sum / divisor, "cloud_distance": part.distance_sum / divisor,
+        "n_windows": n, "n_independent": min(independent, n), "up_fraction": part.up_fraction,
+        "logits_sample": sample,
+    }  # fmt: skip
+
+
+def _stack(images: list[np.ndarray], fill: int) -> np.ndarray:
+    """Images of different sizes as one array, filled up at the right and at the bottom."""
+    shape = np.max([image.shape for image in images], axis=0)
+    stacked = np.full((len(images), *shape), fill, np.uint8)
+    for row, image in zip(stacked, images):
+        row[: image.shape[0], : image.shape[1]] = image
+    return stacked
+
+
+def _spread(points: np.ndarray) -> np.ndarray:
+    """At most SAMPLE of the points (n, K), evenly spread over them and NaN-filled, as (SAMPLE, K) float32."""
+    chosen = (
+        points[np.unique(np.linspace(0, len(points) - 1, min(SAMPLE, len(points))).astype(int))]
+        if len(points)
+        else points
+    )
+    filled = np.full((SAMPLE, points.shape[1]), np.nan, np.float32)
+    filled[: len(chosen)] = chosen
+    return filled

@@ -1,0 +1,292 @@
+"""`classify` on a real Ray, against the same windows classified one by one without it."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import psutil
+import pytest
+import tifffile
+from bundles import WINDOW, blobs, small_bundle
+from engines import ROOT
+from PIL import Image
+
+from hamscope.config import Classify
+from hamscope.data.results import NO_PATTERN, read_results, sample_windows
+from hamscope.data.symmetry import reduce
+from hamscope.errors import FrameError, UserError
+from hamscope.learn.bundle import read_bundle
+from hamscope.learn.network import predict
+from hamscope_hpc import classify as program
+from hamscope_hpc.classify import classify
+
+OPTIONS = Classify(stride=2, threshold="otsu", up="bright", confidence="euclidean")
+FILM = 40 + 100 * blobs((3, 38, 47), 5)
+FILM[2, :, :20] = 40
+NEARLY = {"rtol": 1e-4, "atol": 1e-5}  # float32 sums in another order
+
+pytestmark = pytest.mark.usefixtures("local_ray")
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory) -> Path:
+    return small_bundle(tmp_path_factory.mktemp("bundles") / "bundle")
+
+
+@pytest.fixture(autouse=True)
+def small_bands(monkeypatch):
+    """Cut every frame into several bands, so that actors share it."""
+    monkeypatch.setattr(program, "BAND_WINDOWS", 70)
+
+
+def one_by_one(image: np.ndarray, bundle, options: Classify) -> dict:
+    """What the contract asks for of a two-level frame, from a loop over its windows."""
+    rows, columns = ((side - WINDOW) // options.stride + 1 for side in image.shape)
+    classes, flags = np.full((rows, columns), NO_PATTERN), np.zeros((rows, columns), int)
+    logits, distance = np.full((2, rows, columns, 7), np.nan)
+    for r, c in np.ndindex(rows, columns):
+        y, x = r * options.stride, c * options.stride
+        window = image[y : y + WINDOW, x : x + WINDOW]
+        if window.min() == window.max():
+            continue
+        own = predict(bundle.network, reduce(window[None]))
+        logits[r, c], distance[r, c] = own[0], bundle.clouds.distance(own, "euclidean")[0]
+        classes[r, c] = own.argmax()
+        flags[r, c] = bundle.clouds.confident(own, own.argmax(1), options.confidence)[0]
+    n = (classes != NO_PATTERN).sum()
+    return {
+        "classes": classes, "flags": flags, "logits": logits, "n_windows": n,
+        "fractions": [(classes == k).sum() / n for k in range(7)],
+        "confident_fractions": [((classes == k) & (flags == 1)).sum() / n for k in range(7)],
+        "logits_mean": np.nanmean(logits, (0, 1)), "cloud_distance": np.nanmean(distance, (0, 1)),
+    }  # fmt: skip
+
+
+def same_numbers(one, other) -> bool:
+    """Whether two results files hold the same numbers, whatever their frames are called."""
+    names = ("fractions", "confident_fractions", "n_windows", "logits_mean", "cloud_distance")
+    return all(np.allclose(getattr(one, name), getattr(other, name), **NEARLY, equal_nan=True) for name in names)
+
+
+def test_results_are_those_of_a_loop_over_windows(tmp_path, bundle, capfd):
+    """Every column of a film of three frames with temperatures, one of them half uniform, and of a uniform frame.
+
+    Seen to fail with the bands of a frame merged in the order of the names of their files, with the flag of a window
+    counted for every class, and with logits averaged over all windows instead of those with a pattern.
+    """
+    tifffile.imwrite(tmp_path / "film.tif", FILM, photometric="minisblack")
+    (tmp_path / "film.csv").write_text("frame,temperature,direction\n0,340,1\n1,341,1\n2,342,-1\n")
+    np.save(tmp_path / "black.npy", np.zeros((20, 30)))
+    frames = [str(tmp_path / "film.tif"), str(tmp_path / "black.npy")]
+    out = classify(frames, bundle, tmp_path / "results.h5", OPTIONS, actors=2)
+    results, loaded = read_results(out), read_bundle(bundle)
+    for row, page in enumerate(FILM):
+        expected = one_by_one((page > 90).astype(np.uint8), loaded, OPTIONS)
+        np.testing.assert_array_equal(results.class_maps[row], expected["classes"])
+        np.testing.assert_array_equal(results.flag_maps[row], expected["flags"])
+        for name in ("fractions", "confident_fractions", "n_windows", "logits_mean", "cloud_distance"):
+            np.testing.assert_allclose(getattr(results, name)[row], expected[name], **NEARLY, err_msg=name)
+        assert results.fractions[row].sum() == pytest.approx(1)
+        sample = expected["logits"].reshape(-1, 7)[sample_windows(expected["classes"].shape)]
+        np.testing.assert_allclose(results.logits_sample[row, : len(sample)], sample, **NEARLY)
+        assert np.isnan(results.logits_sample[row, len(sample) :]).all()
+        np.testing.assert_array_equal(results.preview[row], page > 90)
+        assert results.up_fraction[row] == pytest.approx((page > 90).mean())
+    assert 0 < results.confident_fractions[:3].sum() < 3
+    np.testing.assert_array_equal(results.n_independent, [4, 4, 4, 0])  # 38 x 47 holds 2 x 2 windows of 16 x 16
+    np.testing.assert_array_equal(results.temperature, [340, 341, 342, np.nan])
+    np.testing.assert_array_equal(results.direction, [1, 1, -1, 0])
+    assert (results.source, list(results.index)) == (["film.tif"] * 3 + ["black.npy"], [0, 1, 2, 0])
+    assert results.n_windows[3] == 0 and (results.class_maps[3] == NO_PATTERN).all()
+    for name in ("fractions", "confident_fractions", "logits_mean", "cloud_distance", "logits_sample"):
+        assert np.isnan(getattr(results, name)[3]).all()
+    assert (results.preview[3] == 255).sum() == 38 * 47 - 20 * 30 and not results.preview[3, :20, :30].any()
+    attributes = results.attributes
+    assert (attributes["window"], attributes["stride"], attributes["config"]["threshold"]) == (WINDOW, 2, "otsu")
+    assert attributes["bundle"]["instrument"] == "none: sharp simulated images"
+    assert attributes["bundle_sha256"] == loaded.sha256
+    assert not (tmp_path / "results.h5.parts").exists()
+    said = capfd.readouterr().err
+    assert "4 frames to do, 702 windows of 16 x 16 pixels at stride 2" in said  # 3 x 12 x 16 + 3 x 8 = 600?
+    assert "black.npy, frame 0 (grey 0 to 0): every window is of one level, no pattern, no verdict" in said
+
+
+def test_bands_and_actors_do_not_matter(tmp_path, bundle, monkeypatch):
+    """One actor and two give the same file content; one band a frame gives the same classes and nearly the same sums."""
+    np.save(tmp_path / "film.npy", FILM)
+    contents = []
+    for name, actors, band in (("one", 1, 70), ("two", 2, 70), ("whole", 2, 4096)):
+        monkeypatch.setattr(program, "BAND_WINDOWS", band)
+        contents.append(read_results(classify([str(tmp_path / "film.npy")], bundle, tmp_path / name, OPTIONS, actors=actors)))
+    one, two, whole = contents
+    assert one.attributes["content_sha256"] == two.attributes["content_sha256"]
+    np.testing.assert_array_equal(one.class_maps, whole.class_maps)
+    np.testing.assert_array_equal(one.flag_maps, whole.flag_maps)
+    np.testing.assert_allclose(one.logits_sample, whole.logits_sample, **NEARLY)
+    assert same_numbers(one, whole)
+
+
+def test_formats_and_polarity_do_not_matter(tmp_path, bundle):
+    """The same pixels as TIFF, PNG, .npy, .npz and HDF5, as the inverse with dark for up, and inverted as they are.
+
+    The last has up and down exchanged: the verdict stays, the share of up pixels does not.
+    """
+    page = FILM[0]
+    tifffile.imwrite(tmp_path / "a.tif", page)
+    Image.fromarray(page).save(tmp_path / "b.png")
+    np.save(tmp_path / "c.npy", page.astype(np.float64))
+    np.savez(tmp_path / "d.npz", scan=page)
+    with h5py.File(tmp_path / "e.h5", "w") as file:
+        file["scan"] = page
+    np.save(tmp_path / "f.npy", 255 - page)
+    results = read_results(classify([str(tmp_path)], bundle, tmp_path / "results.h5", OPTIONS))
+    assert results.source == ["a.tif", "b.png", "c.npy", "d.npz:scan", "e.h5:scan", "f.npy"]
+    for row in range(1, 6):
+        np.testing.assert_array_equal(results.class_maps[row], results.class_maps[0])
+    np.testing.assert_allclose(results.fractions, results.fractions[[0] * 6], **NEARLY)
+    assert results.up_fraction[5] == pytest.approx(1 - results.up_fraction[0])
+    dark = OPTIONS.model_copy(update={"up": "dark"})
+    inverse = read_results(classify([str(tmp_path / "f.npy")], bundle, tmp_path / "dark.h5", dark))
+    np.testing.assert_array_equal(inverse.class_maps[0], results.class_maps[0])
+    assert inverse.up_fraction[0] == pytest.approx(results.up_fraction[0])
+
+
+def test_bad_frames_are_all_named_and_the_others_kept(tmp_path, bundle, capfd):
+    """Two of four frames hold NaN: one line each, nothing written; without them the next run has the others already.
+
+    The kept parts belong to one bundle: with another the next run starts again, and its results are its own.
+    """
+    film = np.concatenate([FILM, FILM[:1]]).astype(float)
+    film[1, 3, 4] = film[3, 5, 6] = np.nan
+    np.save(tmp_path / "film.npy", film)
+    np.save(tmp_path / "good.npy", FILM[:2])
+    out, frames = tmp_path / "results.h5", [str(tmp_path / "good.npy"), str(tmp_path / "film.npy")]
+    with pytest.raises(FrameError) as refusal:
+        classify(frames, bundle, out, OPTIONS)
+    lines = str(refusal.value).splitlines()
+    assert len(lines) == 3 and "2 of 6 frames" in lines[2]
+    assert any("film.npy, page 1: 1 of 1786 pixels are NaN or infinite, the first at row 3, column 4" in line for line in lines)
+    assert any("film.npy, page 3:" in line for line in lines)
+    assert not out.exists()
+    capfd.readouterr()
+    other = small_bundle(tmp_path / "other", seed=2)
+    mixed = read_results(classify(frames[:1], other, out, OPTIONS))
+    assert "2 frames, 0 of them done already" in capfd.readouterr().err
+    clean = read_results(classify(frames[:1], other, tmp_path / "clean.h5", OPTIONS))
+    assert mixed.attributes["content_sha256"] == clean.attributes["content_sha256"]
+
+
+def test_without_a_pattern_there_are_no_results(tmp_path, bundle, capfd):
+    """All frames uniform, or a threshold that none reaches: exit 2 says what to do, nothing is left behind."""
+    np.save(tmp_path / "black.npy", np.zeros((2, 20, 30)))
+    np.save(tmp_path / "film.npy", FILM)
+    high = OPTIONS.model_copy(update={"threshold": 1000.0})
+    for name, options in (("black.npy", OPTIONS), ("film.npy", high)):
+        with pytest.raises(UserError, match="no.* has a pattern at threshold .*; choose another threshold"):
+            classify([str(tmp_path / name)], bundle, tmp_path / "results.h5", options)
+    assert "film.npy, frame 0 (grey 40 to 140), 1 (grey 40 to 140)" in capfd.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["black.npy", "film.npy"]
+
+
+def test_results_that_are_there(tmp_path, bundle, capfd):
+    """The same again does nothing; anything else is refused without `replace` and whole with it."""
+    np.save(tmp_path / "film.npy", FILM)
+    out, frames = tmp_path / "results.h5", [str(tmp_path / "film.npy")]
+    classify(frames, bundle, out, OPTIONS)
+    before = out.stat().st_mtime_ns
+    classify(frames, bundle, out, OPTIONS, replace=True)
+    assert out.stat().st_mtime_ns == before and "nothing to do" in capfd.readouterr().err
+    other = OPTIONS.model_copy(update={"stride": 5})
+    with pytest.raises(UserError, match="results of other frames, another bundle or other options; add --replace"):
+        classify(frames, bundle, out, other)
+    (tmp_path / "film.csv").write_text("frame,temperature\n0,340\n1,341\n2,342\n")
+    with pytest.raises(UserError, match="results of other frames"):
+        classify(frames, bundle, out, OPTIONS)
+    assert out.stat().st_mtime_ns == before
+    assert read_results(classify(frames, bundle, out, other, replace=True)).attributes["stride"] == 5
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="is no results file"):
+        classify(frames, bundle, tmp_path / "notes.txt", OPTIONS)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    with pytest.raises(UserError, match="is a folder"):
+        classify(frames, bundle, tmp_path, OPTIONS)
+
+
+def actors_of(parent: psutil.Process) -> list[psutil.Process]:
+    """The processes below `parent` that classify."""
+    children = parent.children(recursive=True)
+    return [child for child in children if any("BandClassifier" in word for word in child.cmdline()[:1])]
+
+
+def test_a_killed_actor_costs_nothing_but_time(tmp_path, bundle):
+    """SIGKILL of an actor in the middle: Ray starts another, no band is missing and none counts twice."""
+    np.save(tmp_path / "film.npy", 40 + 100 * blobs((30, 60, 60), 6))
+    frames, fine = [str(tmp_path / "film.npy")], OPTIONS.model_copy(update={"stride": 1})
+    expected = read_results(classify(frames, bundle, tmp_path / "undisturbed.h5", fine))
+    parts, killed = tmp_path / "results.h5.parts", []
+
+    def kill():
+        while not killed:
+            if parts.exists() and len(list(parts.glob("*.npz"))) > 3:
+                for actor in actors_of(psutil.Process())[:1]:
+                    actor.kill()
+                    killed.append(actor.pid)
+            time.sleep(0.01)
+
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    found = read_results(classify(frames, bundle, tmp_path / "results.h5", fine))
+    killer.join(10)
+    assert killed
+    assert found.attributes["content_sha256"] == expected.attributes["content_sha256"]
+
+
+@pytest.mark.parametrize("number, status", [(signal.SIGTERM, 75), (signal.SIGKILL, -signal.SIGKILL)])
+def test_a_stopped_command_goes_on_where_it_was(tmp_path, bundle, number, status, capfd):
+    """Stopped in the middle: status 75, no results, parts kept; the next run does what is missing and nothing else."""
+    np.save(tmp_path / "film.npy", 40 + 100 * blobs((40, 60, 60), 6))
+    arguments = ["--bundle", str(bundle), "--out", str(tmp_path / "results.h5"), "--stride", "1", "--actors", "1"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hamscope_hpc.cli", "classify", str(tmp_path / "film.npy"), *arguments],
+        cwd=ROOT, env=dict(os.environ, RAY_ADDRESS=""), stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    parts = tmp_path / "results.h5.parts"
+    while not (parts.exists() and len(list(parts.glob("*.npz"))) > 3):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.02)
+    process.send_signal(number)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == status, said
+    assert not (tmp_path / "results.h5").exists()
+    if number == signal.SIGTERM:
+        assert "the same command goes on" in said and "Traceback" not in said
+    kept = {path: path.stat().st_mtime_ns for path in parts.glob("*.npz")}
+    assert len(kept) > 3
+    options = Classify(stride=1)
+    found = read_results(classify([str(tmp_path / "film.npy")], bundle, tmp_path / "results.h5", options))
+    assert f"40 frames, {len(kept)} of them done already" in capfd.readouterr().err
+    expected = read_results(classify([str(tmp_path / "film.npy")], bundle, tmp_path / "clean.h5", options))
+    assert found.attributes["content_sha256"] == expected.attributes["content_sha256"]
+
+
+def test_a_real_scan(tmp_path, bundle):
+    """A piezoresponse scan from its amplitude and phase to results; what the model says is no matter of this test."""
+    scans = ROOT.parent / "shared" / "data" / "pfm" / "pfm_domains.npz"
+    if not scans.exists():
+        pytest.skip("no scans in ../shared/data/pfm")
+    with np.load(scans) as arrays:
+        name = sorted(arrays)[0].removesuffix("__amplitude")
+        c = arrays[f"{name}__amplitude"] * np.exp(1j * np.deg2rad(arrays[f"{name}__phase_deg"]))
+    up = np.real(c * np.exp(-0.5j * np.angle((c**2).sum()))) > 0
+    np.save(tmp_path / f"{name}.npy", up)
+    options = OPTIONS.model_copy(update={"stride": 20})
+    results = read_results(classify([str(tmp_path / f"{name}.npy")], bundle, tmp_path / "results.h5", options))
+    assert results.class_maps[0].shape == (13, 13)
+    assert results.fractions[0].sum() == pytest.approx(1)
+    assert results.up_fraction[0] == pytest.approx(up.mean())

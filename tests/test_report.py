@@ -1,0 +1,285 @@
+"""The report as a folder and as a page: complete, self-contained, harmless whatever the sources are called."""
+
+import base64
+import dataclasses
+import html.parser
+import os
+import re
+import shlex
+
+import h5py
+import numpy as np
+import pytest
+from synthetic import film, table, together
+
+from hamscope import figures, report
+from hamscope.data.results import write_results
+from hamscope.errors import ContractError, UserError
+from hamscope.verdict import source_verdicts
+
+HOSTILE = [
+    "<script>alert(1)</script>.tif",
+    '"><img src=x onerror=alert(1)>.tif',
+    "../../../etc/passwd",
+    "{{ 7 * 7 }} $\\frac{1}{0}$ %s.tif",
+    "--bundle=x; rm -rf ~ 'a b'.tif",
+]
+VOID = {"meta", "img", "br", "link", "input"}
+
+
+class Page(html.parser.HTMLParser):
+    """Elements with their attributes, the text that is shown, and whether every element is closed in order."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.elements, self.text, self.open, self.well_formed = [], [], [], True
+        self.feed(path.read_text(encoding="utf-8"))
+        self.close()
+        self.well_formed &= not self.open
+        self.shown = re.sub(r"[\s\u00a0]+", " ", " ".join(self.text))
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        self.well_formed &= bool(self.open) and self.open.pop() == tag
+
+    def handle_data(self, data):
+        if not self.open or self.open[-1] != "style":
+            self.text.append(data)
+
+
+def plain(text: str) -> str:
+    return re.sub(r"[\s\u00a0]+", " ", text)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A report of a film, a control, hostile names and a source without pattern: results, folder, page."""
+    folder = tmp_path_factory.mktemp("report")
+    hostile = [dataclasses.replace(film("x", 1, "P-2D", seed=k), source=[name]) for k, name in enumerate(HOSTILE)]
+    black = table([{"source": "black.tif", "windows": 0, "up": 0.0}])
+    black = dataclasses.replace(black, preview=black.preview.repeat(8, 1).repeat(8, 2) * 0)
+    results = together(film("film.tif"), film("control.tif", 3, "C-2D"), black, *hostile)
+    write_results(folder / "results.h5", results)
+    page = report.write_report(folder / "results.h5", folder / "report")
+    return results, folder / "report", Page(page)
+
+
+def small(path, source="a.tif", attributes=None):
+    """A results file with one uniform frame, which is quick to report."""
+    write_results(path, table([{"source": source, "windows": 0}], attributes))
+    return path
+
+
+def test_page_has_every_verdict_and_every_reason(made):
+    """Seen to fail with the sections of the sources after the first left out."""
+    results, _, page = made
+    assert page.well_formed
+    for verdict in source_verdicts(results):
+        assert plain(f"{verdict.source} : {verdict.sentence}") in page.shown
+        for reason in verdict.reasons:
+            assert plain(reason) in page.shown
+    assert "What this cannot tell" in page.shown
+
+
+def test_names_of_sources_are_text(made):
+    """Hostile names are shown as they are and make no element, no attribute, no template and no path.
+
+    Seen to fail with autoescape off: a script and an onerror attribute.
+    """
+    _, folder, page = made
+    assert not {"script", "iframe", "object", "link", "base", "form"} & {tag for tag, _ in page.elements}
+    assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
+    for name in HOSTILE:
+        assert plain(name) in page.shown
+    assert all(re.fullmatch(r"index\.html|report\.json|source-\d\d-\w+\.png", path.name) for path in folder.iterdir())
+
+
+def test_page_asks_for_nothing_from_anywhere(made):
+    """Pictures are inside, links stay on the page, no style loads anything, and the policy forbids the rest.
+
+    Seen to fail with the pictures linked as files.
+    """
+    _, folder, page = made
+    for tag, attributes in page.elements:
+        assert all(attributes[name].startswith("#") for name in ("href", "action", "srcset") if name in attributes)
+        assert tag != "img" or attributes["src"].startswith("data:image/png;base64,")
+        assert "url(" not in attributes.get("style", "")
+    text = (folder / "index.html").read_text()
+    assert not re.search(r"https?://|@import|url\(", text)
+    assert "default-src 'none'; img-src data:;" in text
+
+
+def test_links_lead_somewhere(made):
+    _, _, page = made
+    places = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    links = [attributes["href"][1:] for tag, attributes in page.elements if tag == "a"]
+    assert len(links) == 8 and set(links) <= set(places) and len(set(places)) == len(places)
+
+
+def test_pictures_in_the_page_are_the_files(made):
+    """Every PNG of the folder is in the page, bit for bit, and described; a film has four, a black frame one."""
+    _, folder, page = made
+    images = [attributes for tag, attributes in page.elements if tag == "img"]
+    inside = sorted(base64.b64decode(image["src"].split(",")[1]) for image in images)
+    assert inside == sorted(path.read_bytes() for path in folder.glob("*.png"))
+    assert all(image["alt"] for image in images)
+    assert [len(list(folder.glob(f"source-0{k}-*.png"))) for k in (1, 2, 3, 4)] == [4, 4, 1, 3]
+
+
+def test_provenance_and_commands(made):
+    """Hashes, accuracy, window, options are shown, and the commands are quoted so that a shell reads the names back.
+
+    Seen to fail with the names joined by spaces, and with a leading dash left as an option.
+    """
+    results, _, page = made
+    for value in (
+        "5f" * 32,
+        "a0" * 32,
+        "99.31 %",
+        "none: sharp simulated images",
+        "componentwise",
+        "torch 2.13.0",
+        "100 pixels",
+    ):
+        assert value in page.shown
+    classify, again = report.commands(results).splitlines()
+    words = shlex.split(classify)
+    assert words[:4] == ["hamscope", "classify", "film.tif", "control.tif"]
+    assert HOSTILE[0] in words and "./" + HOSTILE[4] in words and "rm" not in words
+    assert words[words.index("--stride") + 1] == "8"
+    assert again.startswith("hamscope report")
+
+
+def test_missing_provenance_is_said(tmp_path):
+    page = Page(report.write_report(small(tmp_path / "r.h5", attributes={}), tmp_path / "report"))
+    assert page.well_formed and page.shown.count("not recorded") >= 8
+
+
+def test_windows_on_the_clouds_carry_the_flags_of_the_map(tmp_path, monkeypatch):
+    """Of 40 x 30 windows every second one of every second row is a sample, row by row: 300, the rest is NaN.
+
+    Seen to fail with the flags negated, and with a grid of every third.
+    """
+    seen = {}
+    monkeypatch.setattr(
+        figures, "clouds", lambda points, path, *rest: (path.write_bytes(b""), seen.update(zip("sc", rest)))
+    )
+    rng = np.random.default_rng(2)
+    flags = (rng.random((40, 30)) < 0.5).astype(np.uint8)
+    sample = np.full((1, 512, 7), np.nan)
+    sample[0, :300] = rng.normal(size=(300, 7))
+    made = dataclasses.replace(film("a.tif", 1), flag_maps=[flags], class_maps=[flags * 2], logits_sample=sample)
+    write_results(tmp_path / "r.h5", made)
+    report.write_report(tmp_path / "r.h5", tmp_path / "report")
+    np.testing.assert_array_equal(seen["s"], sample[0])
+    np.testing.assert_array_equal(seen["c"][:300], flags[::2, ::2].ravel())
+    assert not seen["c"][300:].any()
+
+
+def test_equal_results_give_an_equal_page(tmp_path):
+    """Two reports of one file, made one after the other, are equal byte for byte."""
+    write_results(tmp_path / "r.h5", film("a.tif", 2))
+    one, two = (report.write_report(tmp_path / "r.h5", tmp_path / name) for name in ("one", "two"))
+    assert one.read_bytes() == two.read_bytes()
+
+
+def test_same_results_are_left_and_others_need_replace(tmp_path, capsys):
+    """Nothing to do, then a refusal, then a replacement.  Seen to fail with the hash not compared."""
+    folder = tmp_path / "report"
+    page = report.write_report(small(tmp_path / "a.h5"), folder)
+    before = page.stat().st_ino
+    assert report.write_report(tmp_path / "a.h5", folder) == page
+    assert page.stat().st_ino == before and "nothing to do" in capsys.readouterr().err
+    small(tmp_path / "b.h5", "other.tif")
+    with pytest.raises(UserError, match="report of other results; add --replace"):
+        report.write_report(tmp_path / "b.h5", folder)
+    assert "other.tif" not in page.read_text()
+    report.write_report(tmp_path / "b.h5", folder, replace=True)
+    assert "other.tif" in page.read_text()
+    assert sorted(os.listdir(tmp_path)) == ["a.h5", "b.h5", "report"]
+
+
+def test_a_report_that_lost_a_file_is_made_again(tmp_path):
+    """A picture was deleted; the same command brings it back.  Seen to fail with the mark alone believed."""
+    folder = tmp_path / "report"
+    report.write_report(small(tmp_path / "a.h5"), folder)
+    (folder / "source-01-frames.png").unlink()
+    report.write_report(tmp_path / "a.h5", folder)
+    assert (folder / "source-01-frames.png").exists()
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_what_is_not_a_report_is_never_touched(tmp_path, replace):
+    """A foreign folder, a user's note in a report, a plain file: refused with the way out, even with replace.
+
+    Seen to fail with `replace` asked before the folder is looked at: the thesis was gone.
+    """
+    results = small(tmp_path / "a.h5")
+    thesis = tmp_path / "work" / "thesis.tex"
+    thesis.parent.mkdir()
+    thesis.write_text("years of work")
+    with pytest.raises(UserError, match="is no report of hamscope; choose another --out"):
+        report.write_report(results, thesis.parent, replace)
+    report.write_report(results, tmp_path / "report")
+    note = tmp_path / "report" / "note.txt"
+    note.write_text("mine")
+    with pytest.raises(UserError, match=r"holds 'note\.txt', which is no part of the report"):
+        report.write_report(small(tmp_path / "b.h5", "other.tif"), tmp_path / "report", replace)
+    with pytest.raises(UserError, match="is no report of hamscope"):
+        report.write_report(results, tmp_path / "b.h5", replace)
+    assert (thesis.read_text(), note.read_text()) == ("years of work", "mine")
+
+
+def test_a_failure_leaves_nothing_half_written(tmp_path, monkeypatch):
+    """The disk fills while the last picture is drawn: no new folder, and an old report is as it was.
+
+    Seen to fail when drawn into the folder itself.
+    """
+    folder = tmp_path / "report"
+    report.write_report(small(tmp_path / "a.h5"), folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    write_results(tmp_path / "b.h5", film("b.tif", 2))
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(figures, "clouds", full)
+    for target in (folder, tmp_path / "new"):
+        with pytest.raises(OSError, match="No space left"):
+            report.write_report(tmp_path / "b.h5", target, replace=True)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert sorted(os.listdir(tmp_path)) == ["a.h5", "b.h5", "report"]
+
+
+def test_results_that_are_not_whole_are_refused(tmp_path):
+    """Without `complete`, of other classes, or without a frame: refused, and nothing is written."""
+    for name, change in (("complete", None), ("classes", ["cat", "dog"])):
+        path = small(tmp_path / f"{name}.h5")
+        with h5py.File(path, "r+") as file:
+            del file.attrs[name]
+            if change:
+                file.attrs[name] = change
+        with pytest.raises(ContractError, match="classify again"):
+            report.write_report(path, tmp_path / "report")
+    empty = film("x", 1)
+    nothing = {name: value[:0] for name, value in empty.__dict__.items() if name not in ("attributes", "cloud_sample")}
+    write_results(tmp_path / "empty.h5", dataclasses.replace(empty, **nothing))
+    with pytest.raises(ContractError, match="holds no frame"):
+        report.write_report(tmp_path / "empty.h5", tmp_path / "report")
+    with pytest.raises(UserError, match="does not exist; make it first"):
+        report.write_report(small(tmp_path / "a.h5"), tmp_path / "no" / "report")
+    assert not (tmp_path / "report").exists()
+
+
+def test_many_sources_stay_a_page(tmp_path, monkeypatch):
+    """Every source is in the table, pictures are drawn for the first ones only, and the page says so."""
+    monkeypatch.setattr(report, "MOST_SECTIONS", 2)
+    write_results(tmp_path / "r.h5", table([{"source": f"scan-{k}.png", "windows": 0} for k in range(5)]))
+    page = Page(report.write_report(tmp_path / "r.h5", tmp_path / "report"))
+    assert page.well_formed and "Pictures follow for the first 2 sources" in page.shown
+    assert all(f"scan-{k}.png" in page.shown for k in range(5))
+    assert len([tag for tag, _ in page.elements if tag == "img"]) == 2
