@@ -8,7 +8,6 @@ from scipy import ndimage
 
 from hamscope.data.symmetry import reduce
 from hamscope.learn.bundle import read_bundle, write_bundle
-from hamscope.learn.confidence import Clouds
 from hamscope.learn.network import DomainNet, predict
 
 WINDOW = 16
@@ -29,20 +28,15 @@ def small_bundle(folder: Path, seed: int = 1) -> Path:
     """
     torch.manual_seed(seed)
     network = DomainNet(WINDOW, "valid", filters=(4, 8), hidden=16).eval()
-    images = reduce(np.concatenate([blobs((300, WINDOW, WINDOW), k, sigma) for k, sigma in enumerate((0.4, 0.8, 1.5, 3))]))
-    last = [module for module in network.modules() if isinstance(module, torch.nn.Linear)][-1]
+    images = reduce(
+        np.concatenate([blobs((300, WINDOW, WINDOW), k, sigma) for k, sigma in enumerate((0.4, 0.8, 1.5, 3))])
+    )
     with torch.no_grad():
-        logits = predict(network, images)
-        last.weight *= torch.from_numpy(1 / logits.std(0))[:, None]
-        last.bias.zero_()
-        last.bias -= torch.from_numpy(predict(network, images).mean(0))
+        network.full2.weight *= torch.from_numpy(1 / predict(network, images).std(0))[:, None]
+        network.full2.bias -= torch.from_numpy(predict(network, images).mean(0))
     logits = predict(network, images)
     best = logits.argmax(1)
-    clouds = Clouds([logits[best == k][:60] for k in range(7)])
-    card = {
-        "network": {"window": WINDOW, "padding": "valid", "filters": [4, 8], "hidden": 16, "dropout": 0.5},
-        "instrument": "none: sharp simulated images", "metrics": {"accuracy": 0.5}, "window": WINDOW,
-    }  # fmt: skip
-    write_bundle(folder, network, clouds, card)
+    card = {"instrument": "none: sharp simulated images", "metrics": {"accuracy": 0.5}}
+    write_bundle(folder, network, [logits[best == k][:60] for k in range(7)], card)
     assert min(map(len, read_bundle(folder).clouds.points)) > 2
     return folder

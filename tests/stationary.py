@@ -21,6 +21,7 @@ from hamscope.sim.ising import IsingBatch
 
 SQUARE = ((4, 1, 4), (True, False, True), 3.0)
 OPEN = ((4, 2, 2), (False, True, True), 4.0)
+ALL_OPEN = ((2, 2, 4), (False, False, False), 2.6)
 METROPOLIS, WOLFF = (20, 0), (0, 8)
 _FEWEST = 10
 

@@ -8,7 +8,6 @@ another bundle, other options or other pixels are never taken for it, and the sa
 """
 
 import shutil
-import signal
 import sys
 import time
 from collections import defaultdict
@@ -18,7 +17,6 @@ from pathlib import Path
 import numpy as np
 import ray
 import torch
-from hamscope.learn.bundle import Bundle, read_bundle
 
 from hamscope.config import Classify
 from hamscope.data.frames import FrameRef, list_frames, read_frame
@@ -26,6 +24,7 @@ from hamscope.data.parts import assemble, band_part, merge, read_part, write_par
 from hamscope.data.results import read_attributes, write_results
 from hamscope.data.windows import bands, binarize, window_grid
 from hamscope.errors import ContractError, FrameError, Stopped, UserError
+from hamscope.learn.bundle import Bundle, read_bundle
 from hamscope.learn.dense import classify_band
 from hamscope.provenance import canonical_json, check_writable, section_hash, sha256_file, software_versions
 from hamscope_hpc.cluster import start_ray
@@ -80,7 +79,7 @@ def classify(
     _name_uniform(refs, paths, options, folder)
     attributes = {
         "inputs_sha256": inputs, "bundle_sha256": loaded.sha256, "config": options.model_dump(mode="json"),
-        "config_sha256": section_hash(options), "bundle": _essentials(loaded.card),
+        "config_sha256": section_hash(options), "bundle": loaded.essentials,
         "window": loaded.window, "stride": options.stride,
         "software": software_versions("numpy", "scikit-image", "scipy", "torch", "ray"),
     }  # fmt: skip
@@ -101,7 +100,7 @@ class BandClassifier:
 
     def __init__(self, bundle: str, sha256: str, options: Classify, folder: str, device: str):
         torch.set_num_threads(1)  # the pool has an actor for every core
-        self.bundle, self.options, self.folder, self.device = read_bundle(bundle), options, Path(folder), device
+        self.bundle, self.options, self.folder = read_bundle(bundle, device), options, Path(folder)
         if self.bundle.sha256 != sha256:
             raise UserError(f"{bundle}: was changed meanwhile; start again")
         self.key, self.grey, self.image = "", None, None
@@ -117,7 +116,7 @@ class BandClassifier:
         except FrameError as error:
             return row | {"reason": str(error)}
         start, stop, stride = job["start"], job["stop"], self.options.stride
-        band = classify_band(self.image, self.bundle, stride, start, stop, self.options.confidence, self.device)
+        band = classify_band(self.image, self.bundle, stride, start, stop, self.options.confidence)
         grid = window_grid(self.image.shape, self.bundle.window, stride)
         write_part(path, band_part(*band, self.image, self.grey, grid, start))
         return row
@@ -161,9 +160,7 @@ def _run(todo: dict, jobs: dict, bundle: Bundle, options: Classify, folder: Path
     missing, reasons = {key: len(left) for key, left in todo.items()}, {}
     n_windows = sum(row["windows"] for row in rows)
     rate = _rehearse(bundle, options)
-    handler = signal.getsignal(signal.SIGTERM)
     with start_ray():
-        signal.signal(signal.SIGTERM, handler)  # Ray's own would end the process without a word
         gpus = int(ray.cluster_resources().get("GPU", 0))
         actors = min(actors or gpus or int(ray.cluster_resources()["CPU"]), len(rows))
         _say(
@@ -189,7 +186,7 @@ def _pool_results(rows: list[dict], bundle: Bundle, options: Classify, folder: P
     """Yield the row of every band as an actor of the pool finishes it."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
-    arguments = (str(bundle.path), bundle.sha256, options, str(folder), "cuda" if gpus else "cpu")
+    arguments = (str(bundle.path.absolute()), bundle.sha256, options, str(folder), "cuda" if gpus else "cpu")
     dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), MAX_BLOCKS)).map(
         BandClassifier, fn_constructor_args=arguments, compute=ray.data.ActorPoolStrategy(size=actors),
         num_cpus=1, num_gpus=1 if gpus else 0,
@@ -239,11 +236,6 @@ def _name_uniform(refs: list[FrameRef], paths: list[Path], options: Classify, fo
             f"none of the {len(refs)} frames has a pattern at threshold {options.threshold}; choose another threshold, "
             "or frames within the transition"
         )
-
-
-def _essentials(card: dict) -> dict:
-    """What a reader of the results has to know of the bundle."""
-    return {"accuracy": card["metrics"]["accuracy"], "instrument": card["instrument"], "network": card["network"]}
 
 
 def _is_done(out: Path, inputs: str, replace: bool) -> bool:

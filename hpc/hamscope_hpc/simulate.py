@@ -27,7 +27,7 @@ from hamscope.sim.lattice import Lattice, image_planes
 from hamscope_hpc.progress import Progress, duration
 from hamscope_hpc.slabs import MpiSlab
 
-# Images in one collective write.  It fixes the order of the chunks in the file, so it must not depend on the ranks.
+# Images in one collective write: bounds the memory for them, and is the same for any number of ranks.
 _BLOCK = 1024
 _ROW = np.dtype(
     [("key", "i8", 4)] + [(name, "u1" if name == "model" else column.dtype) for name, column in slices.COLUMNS.items()]

@@ -32,9 +32,7 @@ class Band(NamedTuple):
     distance: np.ndarray
 
 
-def classify_band(
-    image: np.ndarray, bundle: Bundle, stride: int, start: int, stop: int, reading: str, device: str = "cpu"
-) -> Band:
+def classify_band(image: np.ndarray, bundle: Bundle, stride: int, start: int, stop: int, reading: str) -> Band:
     """Classify the windows in rows `start` to `stop` - 1 of the grid of a two-level frame.
 
     Parameters
@@ -43,17 +41,13 @@ def classify_band(
         The whole frame, 1 = up.
     reading : {"componentwise", "euclidean"}
         How "within one standard deviation vector" of the cloud of its class is read for the flag.
-    device : str
-        Where torch computes.
     """
     chosen = patterned(image, bundle.window, stride, start, stop)
     views = windows_of(image, bundle.window, stride, start, stop)
     rows, columns = np.nonzero(chosen)
-    # Overlapping windows hold every pixel up to L * L times: only a batch of them is copied at once.
-    parts = [slice(first, first + BATCH) for first in range(0, len(rows), BATCH)]
-    found = [
-        predict(bundle.network, reduce(views[rows[part], columns[part]]), batch=BATCH, device=device) for part in parts
-    ]
+    # Overlapping windows hold a pixel up to L * L times, so no more than a batch of them is copied at once.
+    batches = [slice(first, first + BATCH) for first in range(0, len(rows), BATCH)]
+    found = [predict(bundle.network, reduce(views[rows[batch], columns[batch]]), BATCH) for batch in batches]
     classes = len(bundle.clouds.points)
     logits = np.concatenate(found) if found else np.empty((0, classes), np.float32)
     best = logits.argmax(1).astype(np.uint8)

@@ -3,9 +3,8 @@
 Lattices are those of `hamscope.sim.lattice`: a periodic axis of length 2 has two bonds between its two sites.
 """
 
-from functools import reduce
-
 import numpy as np
+from numba import njit
 
 # Onsager, doi:10.1103/PhysRev.65.117; and Ferrenberg, Xu and Landau, Kc = 0.221654626(5),
 # doi:10.1103/PhysRevE.97.043301.
@@ -89,51 +88,70 @@ def enumerate_ising(shape, periodic, temperature: float) -> tuple[np.ndarray, np
     return weights / weights.sum(), energies
 
 
-def layered_energy(planes: int, width: int, periodic: bool, temperature: float) -> float:
-    """Energy per site of (planes, width, width) at T/J, periodic along axes 1 and 2, and along axis 0 if `periodic`.
+def layered_energy(planes: int, width: int, temperature: float) -> float:
+    """Energy per site of (planes, width, width) at T/J, open along axis 0, periodic along axes 1 and 2; width <= 4.
 
-    From the transfer matrix between planes, for width <= 4: ln Z as a function of K = 1/T, differentiated
-    numerically (error below 1e-9).  A periodic axis 0 takes an even number of planes, and seconds.
+    From the transfer matrix between planes, ln Z differentiated numerically in K = 1/T (error below 1e-9).
     """
     k, step = 1 / temperature, 3e-4
-    classes = _state_classes(width) if periodic else None
-    below_2, below, above, above_2 = (_log_partition(planes, width, k + d * step, classes) for d in (-2, -1, 1, 2))
-    return -(8 * (above - below) - (above_2 - below_2)) / (12 * step) / (planes * width * width)
+
+    def log_z(coupling: float) -> float:
+        root = _half_plane(width, coupling)
+        v, scale = _transfer(root, root, coupling, planes - 1)
+        return scale + np.log(np.sum(v * root))
+
+    slope = 8 * (log_z(k + step) - log_z(k - step)) - (log_z(k + 2 * step) - log_z(k - 2 * step))
+    return -slope / (12 * step) / (planes * width * width)
 
 
-def _log_partition(planes: int, width: int, k: float, classes=None) -> float:
-    """ln Z with free ends of axis 0, or, with the classes of states of a plane, with periodic ones.
+def cube_energy(width: int, temperature: float) -> float:
+    """Energy per site of the periodic cube of 2 or 4 sites a side at T/J.
 
-    The transfer matrix is V^(1/2) W V^(1/2), V diagonal with the bonds in a plane and W with those between planes.
-    W is the Kronecker product of one 2 x 2 matrix a site, applied a row of sites at a time.
+    A plane is in state s with probability (T**width)_ss / Z, T the transfer matrix.  As T is symmetric, the diagonal
+    element is the square of T**(width / 2) e_s; one state of every class of equivalent states is enough.  The bonds
+    inside the planes are two thirds of all bonds, which are equivalent in a cube.
     """
-    root = np.exp(-k / 2 * state_energies((width, width), (True, True)))
-    site = np.array([[np.exp(k), np.exp(-k)], [np.exp(-k), np.exp(k)]])
-    row = reduce(np.kron, [site] * width)
+    if width % 2:
+        raise ValueError(f"width = {width}: the trace is taken for even widths; try {width + 1}")
+    k = 1 / temperature
+    root = _half_plane(width, k)
+    states, sizes = _state_classes(width)
+    logs = np.empty(states.size)
+    for number, state in enumerate(states):
+        v, scale = _transfer(np.eye(1, root.size, state)[0], root, k, width // 2)
+        logs[number] = np.log(sizes[number]) + 2 * scale + np.log(np.sum(v * v))
+    probabilities = np.exp(logs - logs.max())
+    energies = state_energies((width, width), (True, True))[states]
+    return 1.5 * (probabilities @ energies) / probabilities.sum() / width**2
 
-    def transfer(v: np.ndarray, times: int) -> tuple[np.ndarray, float]:
-        """T**times v = exp(scale) v'."""
-        scale = 0.0
-        for _ in range(times):
-            v = root * v
-            for _ in range(width):
-                # One row of sites, which then becomes the last, so that after all rows they are in order again.
-                v = (row @ v.reshape(len(row), -1)).T.ravel()
-            largest = v.max()
-            v, scale = root * v / largest, scale + np.log(largest)
-        return v, scale
 
-    if classes is None:
-        v, scale = transfer(root, planes - 1)
-        return scale + np.log(v @ root)
-    if planes % 2:
-        raise ValueError(f"planes = {planes}: the trace is taken for even numbers of planes; try {planes + 1}")
-    terms = []
-    for state, size in zip(*classes):
-        # The diagonal element of an even power of a symmetric matrix is the square of a vector.
-        v, scale = transfer(np.eye(1, root.size, state)[0], planes // 2)
-        terms.append(np.log(size) + 2 * scale + np.log(v @ v))
-    return float(np.logaddexp.reduce(terms))
+def _half_plane(width: int, k: float) -> np.ndarray:
+    """V^(1/2), the square root of the Boltzmann weight of the bonds inside a plane, for all of its states."""
+    return np.exp(-k / 2 * state_energies((width, width), (True, True)))
+
+
+def _transfer(v: np.ndarray, root: np.ndarray, k: float, times: int) -> tuple[np.ndarray, float]:
+    """T**times v = exp(scale) v', with T = V^(1/2) W V^(1/2) and W the bonds between two planes."""
+    scale = 0.0
+    for _ in range(times):
+        v = root * v
+        _join_planes(v, np.exp(k), np.exp(-k))
+        largest = v.max()
+        v, scale = root * v / largest, scale + np.log(largest)
+    return v, scale
+
+
+@njit(cache=True)
+def _join_planes(v, equal, opposite):
+    """Multiply v in place by the matrix (equal, opposite; opposite, equal) of every site."""
+    stride = 1
+    while stride < v.size:
+        for first in range(0, v.size, 2 * stride):
+            for state in range(first, first + stride):
+                down, up = v[state], v[state + stride]
+                v[state] = equal * down + opposite * up
+                v[state + stride] = opposite * down + equal * up
+        stride *= 2
 
 
 def _state_classes(width: int) -> tuple[np.ndarray, np.ndarray]:

@@ -62,39 +62,36 @@ def flip_fields(slab: Slab, fields: np.ndarray, up: np.ndarray | None = None, wi
     ndarray, shape (P, n1, n2), float64
         F in units of J; minus infinity where the site was up at the start.
     """
-    lattice = slab.lattice
     neighbours = _neighbours(slab)
     base = neighbours - fields
     flips = slab.zeros(np.float64)
     flips.fill(np.inf)
     flips[1:-1] = base if up is None else np.where(up, -np.inf, base)
-    slab.exchange(flips)
+    # The halo stays at infinity until the first window, whose exchange then carries all of it across the cuts.
     scratch = np.empty(6)
     if up is not None:
-        _correct(flips, base, lattice.periodic, 0, base.shape[0], scratch)
-        slab.exchange(flips)
+        _correct(flips, base, slab.lattice.periodic, 0, base.shape[0], scratch)
     # No spin flips before its last neighbour would let it, nor after the field that moves it alone.
     first, last = -slab.max(float((2 * neighbours - base).max())), slab.max(float(base.max()))
-    for low in np.arange(first - window, last + window, window):
-        _relax_window(slab, flips, base, low, low + window, scratch)
+    # Each window ends at the very number at which the next begins: no value can fall between two of them.
+    edges = np.arange(first - window, last + 2 * window, window)
+    for low, high in zip(edges, edges[1:]):
+        _relax_window(slab, flips, base, low, high, scratch)
     return flips[1:-1].copy()
 
 
 def _relax_window(slab: Slab, flips, base, low: float, high: float, scratch) -> None:
     """Settle every site whose F lies in (low, high], on all slabs."""
-    periodic = slab.lattice.periodic
-    _settle(flips, base, periodic, low, high, scratch)
+    periodic, last = slab.lattice.periodic, base.shape[0] - 1
+    sites = _within(flips, low, high)
     while True:
+        _settle(flips, base, periodic, sites, high, scratch)
         below, above = flips[0].copy(), flips[-1].copy()
         slab.exchange(flips)
-        changed = False
-        if not np.array_equal(below, flips[0]):
-            changed |= _correct(flips, base, periodic, 0, 1, scratch)
-        if not np.array_equal(above, flips[-1]):
-            changed |= _correct(flips, base, periodic, base.shape[0] - 1, base.shape[0], scratch)
-        if changed:
-            _settle(flips, base, periodic, low, high, scratch)
-        if not slab.any(changed):
+        # Only the sites beside a halo that fell can fall, and only they need carrying on.
+        planes = [plane for plane, old, halo in ((0, below, 0), (last, above, -1)) if np.any(flips[halo] < old)]
+        sites = np.concatenate([sites[:0], *(_correct(flips, base, periodic, k, k + 1, scratch) for k in planes)])
+        if not slab.any(sites.size > 0):
             return
 
 
@@ -198,44 +195,62 @@ def _evaluate(flips, alone, periodic, i, j, x, sorted_flips):
 
 
 @njit(cache=True)
-def _correct(flips, base, periodic, first, last, scratch):
-    """Evaluate the sites of own planes [first, last) again; return whether any F fell."""
-    changed = False
-    for i in range(first + 1, last + 1):
-        for j in range(flips.shape[1]):
-            for x in range(flips.shape[2]):
-                value = _evaluate(flips, base[i - 1, j, x], periodic, i, j, x, scratch)
-                if value < flips[i, j, x]:
-                    flips[i, j, x] = value
-                    changed = True
-    return changed
-
-
-@njit(cache=True)
-def _settle(flips, base, periodic, low, high, scratch):
-    """Carry every F in (low, high] to its neighbours, smallest first, until the slab agrees with itself there."""
+def _within(flips, low, high):
+    """The own sites with F in (low, high], as flat indices into the slab with its halo."""
+    found = [np.int64(0) for _ in range(0)]
     p, n1, n2 = flips.shape
-    heap = [(np.inf, np.int64(0))]
     for i in range(1, p - 1):
         for j in range(n1):
             for x in range(n2):
                 if low < flips[i, j, x] <= high:
-                    heap.append((flips[i, j, x], np.int64((i * n1 + j) * n2 + x)))
+                    found.append(np.int64((i * n1 + j) * n2 + x))
+    return np.array(found)
+
+
+@njit(cache=True)
+def _correct(flips, base, periodic, first, last, scratch):
+    """Evaluate the sites of own planes [first, last) again; return those whose F fell, as flat indices."""
+    fallen = [np.int64(0) for _ in range(0)]
+    _, n1, n2 = flips.shape
+    for i in range(first + 1, last + 1):
+        for j in range(n1):
+            for x in range(n2):
+                value = _evaluate(flips, base[i - 1, j, x], periodic, i, j, x, scratch)
+                if value < flips[i, j, x]:
+                    flips[i, j, x] = value
+                    fallen.append(np.int64((i * n1 + j) * n2 + x))
+    return np.array(fallen)
+
+
+@njit(cache=True)
+def _settle(flips, base, periodic, sites, high, scratch):
+    """Carry the F of `sites` to their neighbours, smallest first, and on from there up to `high`.
+
+    An avalanche, whose sites share one F, runs over a stack; only its trigger goes through the heap.
+    """
+    p, n1, n2 = flips.shape
+    heap = [(flips.flat[site], site) for site in sites if flips.flat[site] <= high]
     heapq.heapify(heap)
-    while len(heap) > 1:
-        value, site = heapq.heappop(heap)
-        i, j, x = site // (n1 * n2), site // n2 % n1, site % n2
-        if value == np.inf:
-            heapq.heappush(heap, (value, site))
-            break
-        if value > flips[i, j, x]:
+    avalanche = np.empty((p - 2) * n1 * n2, np.int64)
+    while heap:
+        value, trigger = heapq.heappop(heap)
+        if value > flips.flat[trigger]:
             continue
-        for direction in range(6):
-            a, b, c = _neighbour(flips.shape, periodic, i, j, x, direction)
-            if a < 1 or a > p - 2 or flips[a, b, c] <= value:
-                continue
-            new = _evaluate(flips, base[a - 1, b, c], periodic, a, b, c, scratch)
-            if new < flips[a, b, c]:
-                flips[a, b, c] = new
-                if new <= high:
-                    heapq.heappush(heap, (new, np.int64((a * n1 + b) * n2 + c)))
+        avalanche[0], size = trigger, 1
+        while size > 0:
+            size -= 1
+            site = avalanche[size]
+            i, j, x = site // (n1 * n2), site // n2 % n1, site % n2
+            for direction in range(6):
+                a, b, c = _neighbour(flips.shape, periodic, i, j, x, direction)
+                if a < 1 or a > p - 2 or flips[a, b, c] <= value:
+                    continue
+                new = _evaluate(flips, base[a - 1, b, c], periodic, a, b, c, scratch)
+                if new < flips[a, b, c]:
+                    flips[a, b, c] = new
+                    other = np.int64((a * n1 + b) * n2 + c)
+                    if new == value:
+                        avalanche[size] = other
+                        size += 1
+                    elif new <= high:
+                        heapq.heappush(heap, (new, other))

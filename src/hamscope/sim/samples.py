@@ -20,7 +20,7 @@ from hamscope.sim.lattice import Lattice, Slab
 BATCH = 64
 # Nanoseconds per site: one sweep of a batch, one Wolff update of a batch, one field sweep, one coin.  They weigh
 # work items against each other and feed the time left; no result depends on them.
-_COST_SWEEP, _COST_WOLFF, _COST_FIELD, _COST_COIN = 25.0, 150.0, 600.0, 5.0
+_COST_SWEEP, _COST_WOLFF, _COST_FIELD, _COST_COIN = 20.0, 80.0, 700.0, 5.0
 _CHUNKS = 50
 
 

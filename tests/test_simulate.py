@@ -21,7 +21,7 @@ C-2D = {temperature = [2.25, 2.64], lattices = 70, measurements = 2, thermalizat
 C-3D = {temperature = [4.45, 4.65], lattices = 5, measurements = 2, thermalization_sweeps = 20, thermalization_wolff = 5}
 RF-2D = {disorder = [1.0, 1.19], lattices = 9, snapshots = 4}
 RF-3D = {disorder = [2.25, 2.29], lattices = 3, snapshots = 4}
-P-2D = {probability = [0.57, 0.61], lattices = 20}
+P-2D = {probability = [0.57, 0.61], lattices = 700}
 P-3D = {probability = [0.29, 0.33], lattices = 3}
 "P*" = {probability = [[0.02, 0.2], [0.48, 0.52], [0.8, 0.98]], lattices = 20}
 """
@@ -52,8 +52,8 @@ def sha256(path) -> str:
 def test_same_bytes_on_any_number_of_ranks(config, serial, ranks, options):
     """All seven classes: SHA-256 of the whole file equals that of one process, lattices shared by ranks or not.
 
-    Seen to fail with `_BLOCK` made to depend on the number of ranks (other chunk order), and with the colour of the
-    checkerboard or the bonds of the clusters taken from local coordinates.
+    More images than one block of the writer.  Seen to fail with the random numbers of percolation keyed by the local
+    site.
     """
     out = config.with_name(f"{ranks}{len(options)}.h5")
     done = mpiexec(ranks, "-m", "hamscope_hpc.cli", "simulate", str(config), "--out", str(out), *options)
@@ -68,7 +68,7 @@ def test_the_file_is_what_the_contract_says(serial):
     assert images.shape[1:] == (16, 16) and set(np.unique(images)) == {0, 1}
     np.testing.assert_allclose(columns["magnetization"], 2 * images.mean((1, 2)) - 1, atol=1e-12)
     counts = {name: int((columns["model"] == k).sum()) for k, name in enumerate(CLASS_NAMES)}
-    assert counts["C-2D"] == 140 and counts["C-3D"] == 130 and counts["P-2D"] == 20 and counts["P-3D"] == 39
+    assert counts["C-2D"] == 140 and counts["C-3D"] == 130 and counts["P-2D"] == 700 and counts["P-3D"] == 39
     for k, name in enumerate(CLASS_NAMES):
         mine = {column: values[columns["model"] == k] for column, values in columns.items()}
         if name in ("C-3D", "RF-3D", "P-3D"):
@@ -84,7 +84,7 @@ def test_the_file_is_what_the_contract_says(serial):
     with h5py.File(serial) as file:
         assert file["images"].chunks == (1, 16, 16) and file["images"].fletcher32 and file["images"].compression == "gzip"
         assert all("units" in dataset.attrs for dataset in file.values())
-        assert list(h5py.check_enum_dtype(file["model"].dtype)) == list(CLASS_NAMES)
+        assert h5py.check_enum_dtype(file["model"].dtype) == {name: k for k, name in enumerate(CLASS_NAMES)}
     record = json.loads(serial.with_suffix(".run.json").read_text())
     assert record["ranks"] == 1 and record["images"] == len(images)
 

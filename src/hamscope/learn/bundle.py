@@ -1,0 +1,153 @@
+"""The bundle: a trained network as a folder that can be passed on.
+
+    weights.safetensors   the weights
+    clouds.safetensors    training logits of every class, for the confidence of III C
+    bundle.json           the card: network, classes, preprocessing, instrument, metrics, hashes, licence
+
+No pickle anywhere: reading a bundle from elsewhere runs no code of it.
+"""
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file as load_arrays
+from safetensors.numpy import save_file as save_arrays
+from safetensors.torch import load_file, save_file
+
+from hamscope.errors import ContractError, UserError
+from hamscope.learn.confidence import Clouds
+from hamscope.learn.network import DomainNet
+from hamscope.models import CLASS_NAMES
+from hamscope.provenance import check_writable, sha256_file
+
+SCHEMA = "hamscope-bundle"
+SCHEMA_VERSION = 1
+CARD, WEIGHTS, CLOUDS = "bundle.json", "weights.safetensors", "clouds.safetensors"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle in memory: the network ready to evaluate, the clouds of training logits, and the card."""
+
+    path: Path
+    network: DomainNet
+    clouds: Clouds
+    card: dict
+
+    @property
+    def window(self) -> int:
+        """Side of the windows that the network was trained on, in pixels."""
+        return self.card["network"]["window"]
+
+    @property
+    def essentials(self) -> dict:
+        """What a result has to say of the network that gave it."""
+        return {
+            "accuracy": self.card["metrics"]["accuracy"],
+            "instrument": self.card["instrument"],
+            "network": self.card["network"],
+        }
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the card, which holds the hashes of the weights and of the clouds."""
+        return sha256_file(self.path / CARD)
+
+
+def write_bundle(folder: str | Path, network: DomainNet, clouds: list[np.ndarray], card: dict, extra=None) -> Path:
+    """Write a bundle, whole or not at all; a bundle that is there is replaced.
+
+    Parameters
+    ----------
+    clouds : list of 7 ndarrays, shape (n_k, 7), float32
+        Training logits of each class.
+    card : dict
+        What `bundle.json` says besides schema, network and hashes.
+    extra : callable, optional
+        Called with the temporary folder, to put pictures and logs into it.
+    """
+    folder = Path(folder)
+    check_writable(folder)
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        save_file(
+            {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()},
+            temporary / WEIGHTS,
+        )
+        save_arrays(
+            {name: np.ascontiguousarray(points, np.float32) for name, points in zip(CLASS_NAMES, clouds)},
+            temporary / CLOUDS,
+        )
+        card = card | {
+            "schema": SCHEMA, "schema_version": SCHEMA_VERSION, "classes": list(CLASS_NAMES),
+            "network": network.arguments, "sha256": {name: sha256_file(temporary / name) for name in (WEIGHTS, CLOUDS)},
+        }  # fmt: skip
+        (temporary / CARD).write_text(json.dumps(card, indent=2, sort_keys=True) + "\n")
+        if extra:
+            extra(temporary)
+        old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+        if folder.exists():
+            os.replace(folder, old)
+        os.replace(temporary, folder)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def read_card(path: str | Path) -> dict:
+    """The card of a bundle, checked; raises ContractError where there is none, or another schema or classes."""
+    path = Path(path)
+    if not (path / CARD).is_file():
+        raise ContractError(f"{path}: is no bundle (no {CARD}); give a folder made by `hamscope train`")
+    try:
+        card = json.loads((path / CARD).read_text())
+        schema = card["schema"], card["schema_version"]
+        network = card["network"]
+    except (ValueError, KeyError, TypeError):
+        raise ContractError(f"{path}/{CARD}: is not a bundle's card; train again") from None
+    if schema != (SCHEMA, SCHEMA_VERSION):
+        raise ContractError(f"{path}: schema = {schema}, this hamscope reads {(SCHEMA, SCHEMA_VERSION)}; train again")
+    if card.get("classes") != list(CLASS_NAMES) or network.get("classes") != len(CLASS_NAMES):
+        raise ContractError(f"{path}: its classes are {card.get('classes')}, not {list(CLASS_NAMES)}; train again")
+    return card
+
+
+def read_bundle(path: str | Path, device: str = "cpu") -> Bundle:
+    """Read a bundle and check it against its own hashes and card.
+
+    Raises
+    ------
+    ContractError
+        Missing, of another network or schema, a wrong hash, or weights that are not finite numbers.
+    """
+    path = Path(path)
+    card = read_card(path)
+    for name in (WEIGHTS, CLOUDS):
+        if not (path / name).is_file():
+            raise ContractError(f"{path}: {name} is missing; train again")
+        if sha256_file(path / name) != card.get("sha256", {}).get(name):
+            raise ContractError(f"{path}/{name}: does not agree with its hash in {CARD}; train again")
+    try:
+        network = DomainNet(**card["network"])
+        network.load_state_dict(load_file(path / WEIGHTS))
+        clouds = load_arrays(path / CLOUDS)
+    except (RuntimeError, TypeError, SafetensorError, UserError) as error:
+        reason = str(error).splitlines()[0]
+        raise ContractError(f"{path}: weights and card are not of one network ({reason}); train again") from None
+    finite = all(bool(torch.isfinite(tensor).all()) for tensor in network.state_dict().values())
+    points = [clouds.get(name) for name in CLASS_NAMES]
+    if not finite or any(
+        p is None or p.ndim != 2 or p.shape[1] != len(CLASS_NAMES) or not np.isfinite(p).all() for p in points
+    ):
+        raise ContractError(f"{path}: its weights or clouds are not finite numbers of the right shape; train again")
+    return Bundle(path, network.to(device).eval(), Clouds(points), card)

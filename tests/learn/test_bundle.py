@@ -1,0 +1,99 @@
+"""The bundle: what was written is read back, and nothing that was changed on the way."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from hamscope.errors import ContractError
+from hamscope.learn.bundle import read_bundle, read_card, write_bundle
+from hamscope.learn.network import DomainNet, predict
+from hamscope.provenance import sha256_file
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    """A small bundle on the disk, and the network in it."""
+    torch.manual_seed(0)
+    network = DomainNet(16, filters=(4, 4), hidden=8).eval()
+    clouds = [np.random.default_rng(k).normal(size=(5 + k, 7)).astype(np.float32) for k in range(7)]
+    path = write_bundle(tmp_path / "bundle", network, clouds, {"metrics": {"accuracy": 0.5}, "instrument": "none"})
+    return path, network, clouds
+
+
+def test_a_bundle_is_read_back(bundle, tmp_path):
+    path, network, clouds = bundle
+    read = read_bundle(path)
+    images = np.random.default_rng(0).integers(0, 2, (3, 16, 16), np.uint8)
+    np.testing.assert_array_equal(predict(read.network, images), predict(network, images))
+    for points, cloud in zip(read.clouds.points, clouds):
+        np.testing.assert_array_equal(points, cloud)
+    assert read.window == 16 and read.essentials["accuracy"] == 0.5
+    assert not read.network.training
+    assert [p.name for p in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_writing_again_replaces_the_whole_bundle(bundle, tmp_path):
+    """And an error on the way leaves the old one."""
+    path, network, clouds = bundle
+    before = read_bundle(path).sha256
+
+    def failing(_):
+        raise OSError("disk full")
+
+    with pytest.raises(OSError):
+        write_bundle(path, network, clouds, {"metrics": {"accuracy": 0.9}, "instrument": "none"}, failing)
+    assert read_bundle(path).sha256 == before
+    write_bundle(path, network, clouds, {"metrics": {"accuracy": 0.9}, "instrument": "none"})
+    assert read_bundle(path).essentials["accuracy"] == 0.9
+    assert [p.name for p in tmp_path.iterdir()] == ["bundle"]
+
+
+def refused(path, reason):
+    with pytest.raises(ContractError, match=reason) as caught:
+        read_bundle(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def change_card(path, **values):
+    card = json.loads((path / "bundle.json").read_text())
+    (path / "bundle.json").write_text(json.dumps(card | values))
+
+
+def test_bundles_that_are_not_what_they_say_are_refused(bundle):
+    """A folder that is none, a damaged file, another network, other classes, weights that are not numbers."""
+    path, network, _ = bundle
+    refused(path.parent, "is no bundle")
+    copies = {
+        name: shutil.copytree(path, path.with_name(name)) for name in ("hash", "net", "classes", "nan", "json", "gone")
+    }
+    weights = copies["hash"] / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    refused(copies["hash"], "does not agree with its hash")
+    change_card(copies["net"], network=network.arguments | {"hidden": 9})
+    refused(copies["net"], "not of one network")
+    change_card(copies["classes"], classes=["cat", "dog"])
+    refused(copies["classes"], "its classes are")
+    state = load_file(copies["nan"] / "weights.safetensors")
+    state["full2.bias"][3] = float("nan")
+    save_file(state, copies["nan"] / "weights.safetensors")
+    hashes = json.loads((copies["nan"] / "bundle.json").read_text())["sha256"]
+    change_card(
+        copies["nan"], sha256=hashes | {"weights.safetensors": sha256_file(copies["nan"] / "weights.safetensors")}
+    )
+    refused(copies["nan"], "not finite")
+    (copies["json"] / "bundle.json").write_text("{")
+    refused(copies["json"], "not a bundle's card")
+    (copies["gone"] / "clouds.safetensors").unlink()
+    refused(copies["gone"], "clouds.safetensors is missing")
+
+
+def test_the_card_alone_is_cheap_and_checked(bundle):
+    path, _, _ = bundle
+    assert read_card(path)["network"]["window"] == 16
+    change_card(path, schema_version=9)
+    with pytest.raises(ContractError, match="schema"):
+        read_card(path)

@@ -1,0 +1,295 @@
+"""`train` on a real Ray: the same network from any number of workers, after a lost worker, and after a stop.
+
+The slices are small patterns that a network tells apart within a few epochs; no physics.
+"""
+
+import io
+import json
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from bundles import blobs
+from safetensors.numpy import load_file
+
+from hamscope.config import Config, parse_config
+from hamscope.data import slices
+from hamscope.data.symmetry import reduce
+from hamscope.errors import Stopped, UserError
+from hamscope.learn.bundle import read_bundle
+from hamscope.learn.network import predict
+from hamscope.learn.training import split
+from hamscope.models import CLASS_NAMES
+from hamscope_hpc import train as program
+from hamscope_hpc.train import train
+
+WINDOW, EPOCHS, A_LATTICE = 16, 5, 4
+PATTERNS = {  # class -> images of one lattice
+    "C-2D": lambda seed: blobs((A_LATTICE, WINDOW, WINDOW), seed, 2.5),
+    "RF-2D": lambda seed: blobs((A_LATTICE, WINDOW, WINDOW), seed, 0.7),
+    "P-2D": lambda seed: noise(seed, 0.59),
+    "P*": lambda seed: noise(seed, 0.1),
+}
+
+pytestmark = pytest.mark.usefixtures("local_ray")
+
+
+def noise(seed: int, density: float) -> np.ndarray:
+    return (np.random.default_rng(seed).random((A_LATTICE, WINDOW, WINDOW)) < density).astype(np.uint8)
+
+
+def make_slices(path: Path, classes=tuple(PATTERNS), lattices: int = 32) -> Path:
+    """Write a complete slices file."""
+    which = [(name, lattice) for name in classes for lattice in range(lattices)]
+    images = np.concatenate([PATTERNS[name](lattice) for name, lattice in which])
+    columns = {name: np.zeros(len(images), "u1" if name == "model" else c.dtype) for name, c in slices.COLUMNS.items()}
+    columns["model"] = np.repeat([CLASS_NAMES.index(name) for name, _ in which], A_LATTICE)
+    columns["lattice"] = np.repeat([lattice for _, lattice in which], A_LATTICE)
+    with h5py.File(path, "w") as file:
+        slices.create(file, len(images), WINDOW)
+        file["images"][:] = images
+        for name, column in columns.items():
+            file[name][:] = column
+        slices.finish(file, "{}", 1, {}, slices.content_hash(slices.image_digests(images), columns))
+    return path
+
+
+def make_config(**section) -> Config:
+    given = {"seed": 3, "epochs": EPOCHS, "batch_size": 31, "hidden": 32, "filters": [16, 32], "precision": "float32"}
+    percolation = {"probability": [0.5, 0.6], "lattices": 2}
+    return parse_config(
+        {"name": "test", "simulate": {"seed": 1, "image_size": WINDOW, "P-2D": percolation}, "train": given | section}
+    )
+
+
+def weights(bundle: Path) -> dict[str, np.ndarray]:
+    return load_file(bundle / "weights.safetensors")
+
+
+def same_bits(one: Path, other: Path) -> bool:
+    return (one / "weights.safetensors").read_bytes() == (other / "weights.safetensors").read_bytes()
+
+
+def log_of(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def after_epochs(storage: Path, epochs: int, action) -> threading.Thread:
+    """Start a thread that calls action(log) as soon as so many epochs are done."""
+
+    def wait():
+        end = time.monotonic() + 120
+        while time.monotonic() < end:
+            log = log_of(storage / "log.jsonl")
+            if len(log) >= epochs:
+                return action(log)
+            time.sleep(0.01)
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    return thread
+
+
+@pytest.fixture(autouse=True, scope="module")
+def impatient():
+    """Ray Train asks its workers how they are every two seconds, which is long for epochs of a fraction of one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+        yield
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return make_slices(tmp_path_factory.mktemp("slices") / "slices.h5")
+
+
+@pytest.fixture(scope="module")
+def one_worker(data, local_ray, impatient, tmp_path_factory) -> Path:
+    """The bundle of a clean run on one worker."""
+    return train(make_config(), data, tmp_path_factory.mktemp("one") / "bundle")
+
+
+@pytest.fixture(scope="module")
+def two_workers(data, local_ray, impatient, tmp_path_factory) -> Path:
+    """The bundle of a clean run on two workers."""
+    return train(make_config(), data, tmp_path_factory.mktemp("two") / "bundle", workers=2)
+
+
+def test_the_bundle_is_whole_and_says_what_was_measured(one_worker, data):
+    """The card's numbers are those of the network in the bundle on the images that were held out."""
+    bundle = read_bundle(one_worker)
+    truth = slices.read_slices(data)
+    fit, validation = split(truth.columns, 0.2, 3)
+    answers = predict(bundle.network, reduce(truth.images[validation])).argmax(1)
+    labels = truth.columns["model"][validation]
+    metrics = bundle.card["metrics"]
+    assert metrics["accuracy"] == pytest.approx((answers == labels).mean()) and metrics["accuracy"] > 0.6
+    for k, name in enumerate(CLASS_NAMES):
+        of_class = labels == k
+        assert np.array_equal(metrics["confusion"][k], np.bincount(answers[of_class], minlength=7))
+        assert of_class.any() == (name in PATTERNS) == (name in metrics["per_class"])
+        own = fit[truth.columns["model"][fit] == k]
+        cloud = predict(bundle.network, reduce(truth.images[own]))
+        assert np.allclose(bundle.clouds.points[k], cloud, atol=1e-5)
+    assert {path.name for path in one_worker.iterdir()} == {
+        "bundle.json", "weights.safetensors", "clouds.safetensors", "log.jsonl", "learning_curve.png",
+        "confusion.png", "clouds.png",
+    }  # fmt: skip
+    assert list(one_worker.parent.iterdir()) == [one_worker]  # no storage is left
+
+
+def test_the_log_has_a_line_an_epoch(one_worker):
+    log = log_of(one_worker / "log.jsonl")
+    assert [line["epoch"] for line in log] == list(range(1, EPOCHS + 1))
+    assert log[-1]["train_loss"] < log[0]["train_loss"] and log[-1]["images_per_second"] > 0
+    card = read_bundle(one_worker).card
+    assert log[-1]["validation_accuracy"] == pytest.approx(card["metrics"]["accuracy"])
+    assert log[-1]["validation_loss"] == card["metrics"]["loss"]
+
+
+def test_two_workers_train_the_network_of_one(one_worker, two_workers):
+    """Weights agree within rounding after five epochs of 14 batches, the last of each odd in size."""
+    one, two = weights(one_worker), weights(two_workers)
+    for name in one:
+        print(name, np.abs(one[name] - two[name]).max())
+        assert np.allclose(one[name], two[name], rtol=0, atol=2e-5), name
+    logs = log_of(one_worker / "log.jsonl"), log_of(two_workers / "log.jsonl")
+    for a, b in zip(*logs):
+        assert a["train_loss"] == pytest.approx(b["train_loss"], abs=1e-4)
+        assert a["validation_loss"] == pytest.approx(b["validation_loss"], abs=1e-4)
+    assert read_bundle(one_worker).card["metrics"]["confusion"] == read_bundle(two_workers).card["metrics"]["confusion"]
+
+
+def test_a_stopped_run_goes_on_and_equals_the_clean_run(one_worker, data, tmp_path, capfd):
+    """SIGTERM after the first epoch raises Stopped and leaves no bundle; the same call then gives the same bits."""
+    out = tmp_path / "bundle"
+    storage = tmp_path / "bundle.train"
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    thread = after_epochs(storage, 1, lambda log: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(Stopped, match=r"goes on from epoch [2-5]"):
+        train(make_config(), data, out)
+    thread.join()
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+    assert not out.exists()
+    first = log_of(storage / "log.jsonl")
+    assert 1 <= len(first) < EPOCHS
+    train(make_config(), data, out)
+    assert f"goes on after epoch {len(first)} of {EPOCHS}" in capfd.readouterr().err
+    assert same_bits(out, one_worker)
+    log = log_of(out / "log.jsonl")
+    assert log[: len(first)] == first and len(log) == EPOCHS
+
+
+def test_a_lost_worker_is_replaced_and_the_result_is_that_of_the_clean_run(two_workers, data, tmp_path):
+    """One of two workers gets SIGKILL after the second epoch; the others go on from a checkpoint with the same bits."""
+    killed = []
+
+    def kill(log):
+        pid = min(worker_pids())
+        os.kill(pid, signal.SIGKILL)
+        killed.append((pid, log))
+
+    thread = after_epochs(tmp_path / "bundle.train", 2, kill)
+    out = train(make_config(), data, tmp_path / "bundle", workers=2)
+    thread.join()
+    [(_, before)] = killed
+    assert 2 <= len(before) < EPOCHS
+    assert same_bits(out, two_workers)
+    assert log_of(out / "log.jsonl")[:2] == before[:2]  # with their times: these epochs were not done again
+
+
+def worker_pids() -> list[int]:
+    """Processes of this Ray's training workers."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            title, environment = (path / "cmdline").read_bytes(), (path / "environ").read_bytes()
+        except OSError:
+            continue
+        if b"RayTrainWorker" in title and os.environ["RAY_AUTH_TOKEN_PATH"].encode() in environment:
+            found.append(int(path.name))
+    return found
+
+
+def test_a_bundle_that_is_there_is_kept_refused_or_replaced(one_worker, data, tmp_path, capfd):
+    """Of the same inputs: nothing to do.  Of others: refused, or replaced on request.  A foreign folder: never.
+
+    What another config left in the storage is not gone on with.
+    """
+    out, storage = tmp_path / "bundle", tmp_path / "bundle.train"
+    shutil.copytree(one_worker, out)
+    stamp = (out / "bundle.json").stat().st_mtime_ns
+    assert train(make_config(), data, out) == out
+    assert "is of this config and these slices, nothing to do" in capfd.readouterr().err
+    with pytest.raises(UserError, match="--replace"):
+        train(make_config(epochs=1), data, out)
+    assert (out / "bundle.json").stat().st_mtime_ns == stamp
+    storage.mkdir()
+    (storage / "inputs.json").write_text('{"inputs_sha256": "another"}')
+    (storage / "state.pt").write_text("not to be read")
+    train(make_config(epochs=1), data, out, replace=True)
+    assert "other slices: discarded" in capfd.readouterr().err
+    assert len(log_of(out / "log.jsonl")) == 1 and not storage.exists()
+    assert read_bundle(out).card["training"]["epochs"] == 1
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("")
+    with pytest.raises(UserError, match="is no bundle"):
+        train(make_config(), data, tmp_path / "mine", replace=True)
+    os.rename(tmp_path / "mine", tmp_path / "other.train")
+    with pytest.raises(UserError, match="was not made by"):
+        train(make_config(), data, tmp_path / "other")
+    assert (tmp_path / "other.train" / "thesis.txt").exists()
+
+
+def test_an_error_in_a_worker_reaches_the_user(data, tmp_path, monkeypatch):
+    """The message of the worker's own exception is in that of the program."""
+
+    def failing(job):
+        raise ValueError("the disk is full of elephants")
+
+    monkeypatch.setattr(program, "train_worker", failing)
+    monkeypatch.setattr(program, "MAX_FAILURES", 0)
+    with pytest.raises(RuntimeError, match="elephants"):
+        train(make_config(), data, tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_what_cannot_be_trained_is_refused_in_one_line(data, tmp_path):
+    """One class; one lattice; images too small; more workers than cores; no [train] section.  Nothing is left."""
+    one_class = make_slices(tmp_path / "one-class.h5", ["P*"])
+    one_lattice = make_slices(tmp_path / "one-lattice.h5", lattices=1)
+    before = sorted(tmp_path.iterdir())
+    no_section = make_config().model_copy(update={"train": None})
+    for config, path, workers, message in (
+        (make_config(), one_class, 1, r"holds P\* only"),
+        (make_config(), one_lattice, 1, "one lattice"),
+        (make_config(), tmp_path / "missing.h5", 1, "no such file"),
+        (make_config(), data, 3, r"--workers 3: Ray has 2 CPUs"),
+        (no_section, data, 1, r"\[train\]"),
+    ):
+        with pytest.raises(UserError, match=message) as raised:
+            train(config, path, tmp_path / "bundle", workers=workers, use_gpu=False)
+        assert "\n" not in str(raised.value)
+        assert sorted(path for path in tmp_path.iterdir() if path.name != "bundle.train") == before
+
+
+def test_the_time_left_counts_all_epochs(tmp_path, monkeypatch):
+    """A quarter of the first of two epochs took 10 s: seven more are left.  Nothing is said of an epoch that is over."""
+
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    for epoch, shown in ((1, "epoch 1/2: 25 %, 1 min 10 s left"), (0, "")):
+        (tmp_path / "progress.json").write_text(json.dumps({"epoch": epoch, "share": 0.25, "seconds": 10.0}))
+        monkeypatch.setattr(sys, "stderr", Terminal())
+        with program.Follower(tmp_path, 2):
+            time.sleep(1.2)
+        assert shown in sys.stderr.getvalue() and bool(shown) == bool(sys.stderr.getvalue())
