@@ -35,7 +35,7 @@ def test_the_whole_way(first):
     results = read_results(folder / "results.h5")
     assert len(results.fractions) == 4 and (results.n_windows > 0).any()
     lines = done.stdout.splitlines()
-    assert re.match(r"random-field\.tif: .*, truth RF-2D$", lines[-2])
+    assert re.match(r"random-field\.tif: .*; truth: RF-2D$", lines[-2])
     assert lines[-1] == f"report: {folder}/report/index.html"
     assert [path.name for path in folder.iterdir() if path.name.startswith(".") or path.suffix in (".parts", ".train")] == []
 

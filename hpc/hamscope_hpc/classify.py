@@ -7,6 +7,7 @@ a part file, and so does every finished frame.  The name of a part is a hash of 
 another bundle, other options or other pixels are never taken for it, and the same command goes on where it was.
 """
 
+import logging
 import shutil
 import sys
 import time
@@ -186,6 +187,9 @@ def _pool_results(rows: list[dict], bundle: Bundle, options: Classify, folder: P
     """Yield the row of every band as an actor of the pool finishes it."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
+    for handler in logging.getLogger("ray.data").handlers:
+        if isinstance(handler, logging.StreamHandler):  # Ray's log files keep everything
+            handler.setLevel(logging.ERROR)
     arguments = (str(bundle.path.absolute()), bundle.sha256, options, str(folder), "cuda" if gpus else "cpu")
     dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), MAX_BLOCKS)).map(
         BandClassifier, fn_constructor_args=arguments, compute=ray.data.ActorPoolStrategy(size=actors),

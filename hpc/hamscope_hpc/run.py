@@ -115,15 +115,17 @@ def make_films(config: Config, folder: str | Path) -> list[Path]:
 def closing_lines(results: Path, films: dict[str, Film]) -> list[str]:
     """One line a source: verdict, share of windows, and the truth where the source is a film of the config."""
     from hamscope.data.results import read_results
-    from hamscope.verdict import source_verdicts
+    from hamscope.verdict import percent, source_verdicts
 
     lines = []
     for verdict in source_verdicts(read_results(results)):
         film = films.get(Path(verdict.source).stem)
-        truth = f", truth {film.model}" if film else ""
-        found = verdict.model or "no verdict"
-        lines.append(
-            f"{verdict.source}: {found}, {100 * verdict.share:.0f} % of the windows of {verdict.frames_used} frames "
-            f"({100 * verdict.confident_share:.0f} % confident){truth}"
-        )
+        truth = f"; truth: {film.model}" if film else ""
+        shares = ""
+        if verdict.model:
+            shares = (
+                f", {percent(verdict.share)} of the {verdict.n_windows:,} windows of {verdict.frames_used} frames say "
+                f"{verdict.model}, {percent(verdict.confident_share)} confidently"
+            )
+        lines.append(f"{verdict.source}: {verdict.headline}{shares}{truth}")
     return lines

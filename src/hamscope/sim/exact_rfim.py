@@ -24,7 +24,8 @@ def chain_magnetization(field, disorder: float):
     .. [1] Shukla, Physica A 233, 235 (1996); reviewed in arXiv:cond-mat/0401252.
     """
     p0, p1, p2 = (ndtr((np.asarray(field) + 2 * k - 2) / disorder) for k in range(3))
-    up_beside = p0 / (1 - p1 + p0)
+    # 1 - p_1 written as a tail: at small R it is far below the rounding of p_1.
+    up_beside = p0 / (ndtr(-np.asarray(field) / disorder) + p0)
     up = p0 * (1 - up_beside) ** 2 + 2 * p1 * up_beside * (1 - up_beside) + p2 * up_beside**2
     return 2 * up - 1
 

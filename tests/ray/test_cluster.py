@@ -1,0 +1,100 @@
+"""The private Ray: whom it listens to, and what it leaves on the disk."""
+
+import json
+import os
+import socket
+import stat
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+import ray
+
+from hamscope_hpc.cluster import start_ray
+
+pytestmark = pytest.mark.usefixtures("local_ray")
+
+
+def ray_processes() -> list[Path]:
+    """/proc folders of the processes of this Ray: those that know its token."""
+    token = os.environ["RAY_AUTH_TOKEN_PATH"].encode()
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            if token in (path / "environ").read_bytes():
+                found.append(path)
+        except OSError:  # ended meanwhile, or another user's
+            continue
+    return found
+
+
+def listening(processes: list[Path]) -> set[str]:
+    """Addresses on which the processes accept TCP connections."""
+    inodes = set()
+    for process in processes:
+        for link in process.glob("fd/*"):
+            try:
+                inodes.add(os.readlink(link).removeprefix("socket:[").removesuffix("]"))
+            except OSError:
+                continue
+    addresses = set()
+    for table, family in (("tcp", socket.AF_INET), ("tcp6", socket.AF_INET6)):
+        for line in Path("/proc/net", table).read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and fields[9] in inodes:
+                words = bytes.fromhex(fields[1].split(":")[0])  # each of four bytes, in the order of the machine
+                raw = b"".join(words[k : k + 4][::-1] for k in range(0, len(words), 4))
+                addresses.add(socket.inet_ntop(family, raw))
+    return addresses
+
+
+def test_it_listens_to_this_machine_only():
+    """Seen to fail without ENABLE_RAY_CLUSTER = False: six ports on all interfaces, two on the address of the network."""
+    ray.get(ray.remote(lambda: None).remote())  # so that a worker is there too
+    addresses = listening(ray_processes())
+    assert addresses and addresses <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}
+
+
+def test_it_obeys_those_only_who_know_the_token():
+    """Seen to fail with RAY_AUTH_MODE=disabled: the request without a token was answered."""
+    url = f"http://{ray._private.worker._global_node.webui_url}/api/jobs/"
+    token = Path(os.environ["RAY_AUTH_TOKEN_PATH"])
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        urllib.request.urlopen(url)
+    with urllib.request.urlopen(
+        urllib.request.Request(url, headers={"Authorization": f"Bearer {token.read_text()}"})
+    ) as page:
+        assert json.load(page) == [] or page.status == 200
+    assert stat.S_IMODE(token.stat().st_mode) == 0o600 and stat.S_IMODE(token.parent.stat().st_mode) == 0o700
+
+
+def test_a_block_within_uses_the_same_ray():
+    before = ray.get_runtime_context().gcs_address
+    with start_ray():
+        assert ray.get_runtime_context().gcs_address == before
+    assert ray.is_initialized()
+
+
+def test_nothing_is_left_and_the_signals_are_ours():
+    """In a process of its own, twice: handlers, environment and /tmp are afterwards as before."""
+    code = """
+import os, signal, ray
+from hamscope_hpc.cluster import start_ray
+mine = lambda *_: None
+signal.signal(signal.SIGTERM, mine)
+before = dict(os.environ)
+for _ in range(2):
+    with start_ray(cpus=1):
+        assert signal.getsignal(signal.SIGTERM) is mine
+        folder = os.path.dirname(os.environ["RAY_AUTH_TOKEN_PATH"])
+        assert ray.get(ray.remote(lambda: 7).remote()) == 7
+    assert not os.path.exists(folder) and not ray.is_initialized()
+assert dict(os.environ) == before
+"""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    done = subprocess.run([sys.executable, "-c", code], env=clean, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("dashboard: http://127.0.0.1:") == 2
