@@ -27,7 +27,15 @@ from hamscope.data.windows import bands, binarize, window_grid
 from hamscope.errors import ContractError, FrameError, Stopped, UserError
 from hamscope.learn.bundle import Bundle, read_bundle
 from hamscope.learn.dense import classify_band
-from hamscope.provenance import canonical_json, check_writable, section_hash, sha256_file, software_versions
+from hamscope.provenance import (
+    canonical_json,
+    check_writable,
+    section_hash,
+    section_json,
+    sha256_file,
+    sha256_text,
+    software_versions,
+)
 from hamscope_hpc.cluster import start_ray
 from hamscope_hpc.progress import duration
 
@@ -72,19 +80,19 @@ def classify(
         return out
     folder = out.with_name(f"{out.name}.parts")
     folder.mkdir(exist_ok=True)
-    try:
-        _make_parts(dict(zip(keys, refs)), loaded, options, folder, actors)
-    except KeyboardInterrupt:
-        raise Stopped(f"classify: stopped; what is done is kept in {folder}, the same command goes on") from None
-    paths = [folder / f"{key}.npz" for key in keys]
-    _name_uniform(refs, paths, options, folder)
     attributes = {
         "inputs_sha256": inputs, "bundle_sha256": loaded.sha256, "config": options.model_dump(mode="json"),
-        "config_sha256": section_hash(options), "bundle": loaded.essentials,
+        "config_sha256": sha256_text(section_json(options)), "bundle": loaded.essentials,
         "window": loaded.window, "stride": options.stride,
         "software": software_versions("numpy", "scikit-image", "scipy", "torch", "ray"),
     }  # fmt: skip
-    write_results(out, assemble(refs, paths, loaded.window, loaded.clouds.points, attributes))
+    try:
+        _make_parts(dict(zip(keys, refs)), loaded, options, folder, actors)
+        paths = [_frame_path(folder, key) for key in keys]
+        _name_uniform(refs, paths, options, folder)
+        write_results(out, assemble(refs, paths, loaded.window, loaded.clouds.points, attributes))
+    except KeyboardInterrupt:
+        raise Stopped(f"classify: stopped; what is done is kept in {folder}, the same command goes on") from None
     shutil.rmtree(folder)
     _say(f"{out}: {len(refs)} frames")
     return out

@@ -36,7 +36,8 @@ def test_same_spins_on_any_number_of_ranks(shape, periodic, uneven):
     """25 sweeps with 12 Wolff updates on all ranks equal those on MPI.COMM_SELF, spin for spin; so do the observables.
 
     Started on 2, 3 and 4 ranks.  Seen to fail with colours from local coordinates, with random words keyed by local
-    sites, with bonds keyed by local planes, and without the exchange before the second half sweep.
+    sites, with bonds keyed by local planes, without the exchange before the second half sweep, and with the energy of
+    an open lattice cut at the end of every slab.
     """
     lattice, comm = Lattice(shape, periodic), MPI.COMM_WORLD
     temperatures = np.linspace(1.5, 6, 64)

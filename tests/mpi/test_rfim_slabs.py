@@ -15,7 +15,7 @@ SHAPES = [
     ((24, 1, 20), (True, False, True), 0.9, 1),
     ((12, 10, 11), (False, True, True), 2.0, 1),
     ((9, 5, 6), (False, False, False), 1.0, 1),
-    ((6, 1, 1), (True, False, False), 1.0, 8),
+    ((6, 1, 1), (True, False, False), 2.0, 16),
     ((200, 1, 1), (True, False, False), 0.3, 1),
 ]
 
@@ -38,7 +38,10 @@ def gathered(field):
 def test_same_sweep_on_any_number_of_ranks(shape, periodic, disorder, samples, uneven):
     """Random fields, flip fields and stable states are those of MPI.COMM_SELF, to the last bit.
 
-    Started on 2, 3 and 4 ranks.  MPI_PLANTED
+    Started on 2, 3 and 4 ranks.  Seen to fail on 3 with the correction after the halo exchange dropped (also with one
+    side of it, with the corrected sites not carried on, and with the first halo not carried across the cuts), and with
+    random fields keyed by local sites.  With counts
+    of one slab in `stable_states` the ranks disagree on the end of the bisection, and the test hangs until its timeout.
     """
     alone, shared = slabs(shape, periodic, uneven)
     for item in range(samples):
@@ -55,13 +58,17 @@ def test_same_sweep_on_any_number_of_ranks(shape, periodic, disorder, samples, u
 @pytest.mark.parametrize("uneven", [False, True], ids=["even", "uneven"])
 @pytest.mark.parametrize("shape, periodic, disorder, samples", SHAPES)
 def test_same_minor_loop_on_any_number_of_ranks(shape, periodic, disorder, samples, uneven):
-    """Down from saturation to H and up again, which starts from a state with spins up on both sides of every cut."""
+    """Down from saturation to H and up again, which starts from a state with spins up on both sides of every cut.
+
+    Seen to fail on 3 with the neighbours of the up spins not evaluated, and with the correction dropped.
+    """
     alone, shared = slabs(shape, periodic, uneven)
     for item in range(samples):
         h_alone, h_shared = (random_fields(slab, disorder, KEY, item) for slab in (alone, shared))
         down = flip_fields(alone, -h_alone)
         up = down > np.quantile(down, 0.4)
-        flips = flip_fields(shared, h_shared, up=up[shared.start : shared.stop])
+        # Wide windows: fewer exchanges, each with more to correct.
+        flips = flip_fields(shared, h_shared, up=up[shared.start : shared.stop], window=2.0)
         np.testing.assert_array_equal(gathered(flips), flip_fields(alone, h_alone, up=up))
 
 

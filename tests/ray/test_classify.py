@@ -41,7 +41,7 @@ def bundle(tmp_path_factory) -> Path:
 @pytest.fixture(autouse=True)
 def small_bands(monkeypatch):
     """Cut every frame into several bands, so that actors share it."""
-    monkeypatch.setattr(program, "BAND_WINDOWS", 70)
+    monkeypatch.setattr(program, "BAND_WINDOWS", 40)
 
 
 def one_by_one(image: np.ndarray, bundle, options: Classify) -> dict:
@@ -148,7 +148,8 @@ def test_formats_and_polarity_do_not_matter(tmp_path, bundle):
 def test_bad_frames_are_all_named_and_the_others_kept(tmp_path, bundle, capfd):
     """Two of four frames hold NaN: one line each, nothing written; without them the next run has the others already.
 
-    The kept parts belong to one bundle: with another the next run starts again, and its results are its own.
+    The kept parts belong to one bundle: with another the next run starts again, and its results are its own.  Seen to
+    fail with the bundle left out of the name of a part.
     """
     film = np.concatenate([FILM, FILM[:1]]).astype(float)
     film[1, 3, 4] = film[3, 5, 6] = np.nan
@@ -187,7 +188,10 @@ def test_without_a_pattern_there_are_no_results(tmp_path, bundle, capfd):
 
 
 def test_results_that_are_there(tmp_path, bundle, capfd):
-    """The same again does nothing; anything else is refused without `replace` and whole with it."""
+    """The same again does nothing; anything else is refused without `replace` and whole with it.
+
+    Seen to fail with temperatures left out of the hash of the inputs.
+    """
     np.save(tmp_path / "film.npy", FILM)
     out, frames = tmp_path / "results.h5", [str(tmp_path / "film.npy")]
     classify(frames, bundle, out, OPTIONS, actors=1)
@@ -220,16 +224,19 @@ def actors_of_this_process() -> list:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory, bundle):
-    """A film of 16 frames, the options, and its results from a run that nothing stopped."""
+    """A film of 30 frames, the options, and its results from a run that nothing stopped."""
     folder = tmp_path_factory.mktemp("film")
-    np.save(folder / "film.npy", 40 + 100 * blobs((16, 40, 40), 6))
+    np.save(folder / "film.npy", 40 + 100 * blobs((30, 40, 40), 6))
     options = Classify(stride=1)
     frames = [str(folder / "film.npy")]
     return frames, options, read_results(classify(frames, bundle, folder / "results.h5", options))
 
 
 def test_a_killed_actor_costs_nothing_but_time(tmp_path, bundle, undisturbed, monkeypatch):
-    """SIGKILL of an actor in the middle: Ray starts another, no band is missing and none counts twice."""
+    """SIGKILL of an actor in the middle: Ray starts another, no band is missing and none counts twice.
+
+    Seen to fail with actors that may not be restarted.
+    """
     frames, options, expected = undisturbed
     parts, killed = tmp_path / "results.h5.parts", []
 
@@ -252,9 +259,9 @@ def test_a_killed_actor_costs_nothing_but_time(tmp_path, bundle, undisturbed, mo
 
 def test_a_stopped_command_goes_on_where_it_was(tmp_path, bundle, undisturbed, monkeypatch, capfd):
     """SIGKILL, then the same again and SIGTERM (status 75), then the same again: nothing is done twice.
-    Each command starts a Ray of its own.
 
-    Seen to fail with parts that every run names anew, and with a process that dies of SIGTERM.
+    Each command starts a Ray of its own, as a user's does.  Seen to fail with
+    parts that every run names anew, and with an interrupt that passes through.
     """
     frames, options, expected = undisturbed
     out, parts = tmp_path / "results.h5", tmp_path / "results.h5.parts"
@@ -275,10 +282,10 @@ def test_a_stopped_command_goes_on_where_it_was(tmp_path, bundle, undisturbed, m
         assert not out.exists() and "Traceback" not in said
         done = len({path.name.split(".")[0] for path in parts.glob("*.npz")})
     assert "the same command goes on" in said
-    assert 6 <= done < 16
+    assert 6 <= done < 30
     monkeypatch.setattr(program, "BAND_WINDOWS", 4096)
     found = read_results(classify(frames, bundle, out, options))
-    assert f"{(16 - done) * 25 * 25:,} windows of 16 x 16" in capfd.readouterr().err
+    assert f"{(30 - done) * 25 * 25:,} windows of 16 x 16" in capfd.readouterr().err
     assert found.attributes["content_sha256"] == expected.attributes["content_sha256"]
 
 

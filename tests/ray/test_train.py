@@ -105,6 +105,27 @@ def impatient():
         yield
 
 
+def slow_worker(seconds: float):
+    """The worker of the program, every epoch of which takes so much longer: time to stop it on the way."""
+
+    def slowly(job):
+        import time
+
+        from hamscope.learn import training
+        from hamscope_hpc.train_worker import train_worker
+
+        quick = training.evaluate
+
+        def evaluate(*arguments):
+            time.sleep(seconds)
+            return quick(*arguments)
+
+        training.evaluate = evaluate
+        train_worker(job)
+
+    return slowly
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
     return make_slices(tmp_path_factory.mktemp("slices") / "slices.h5")
@@ -155,7 +176,11 @@ def test_the_log_has_a_line_an_epoch(one_worker):
 
 
 def test_two_workers_train_the_network_of_one(one_worker, two_workers):
-    """Weights agree within rounding after five epochs of 14 batches, the last of each odd in size."""
+    """Weights agree within rounding (4e-8 was measured) after five epochs of 14 batches, all of them odd in size.
+
+    Seen to fail with shares cut from a permutation of each worker's own, and (the confusion) with the logits of the
+    workers put one behind the other instead of back in order.
+    """
     one, two = weights(one_worker), weights(two_workers)
     for name in one:
         assert np.allclose(one[name], two[name], rtol=0, atol=1e-6), name
@@ -166,13 +191,17 @@ def test_two_workers_train_the_network_of_one(one_worker, two_workers):
     assert read_bundle(one_worker).card["metrics"]["confusion"] == read_bundle(two_workers).card["metrics"]["confusion"]
 
 
-def test_a_stopped_run_goes_on_and_equals_the_clean_run(one_worker, data, tmp_path, capfd):
-    """SIGTERM after the first epoch raises Stopped and leaves no bundle; the same call then gives the same bits."""
+def test_a_stopped_run_goes_on_and_equals_the_clean_run(one_worker, data, tmp_path, capfd, monkeypatch):
+    """SIGTERM after the first epoch raises Stopped and leaves no bundle; the same call then gives the same bits.
+
+    Seen to fail (other bits) with first weights that are not drawn from the seed.
+    """
     out = tmp_path / "bundle"
     storage = tmp_path / "bundle.train"
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     thread = after_epochs(storage, 1, lambda log: os.kill(os.getpid(), signal.SIGTERM))
-    with pytest.raises(Stopped, match=r"goes on from epoch [2-5]"):
+    with monkeypatch.context() as patch, pytest.raises(Stopped, match=r"goes on from epoch [2-5]"):
+        patch.setattr(program, "train_worker", slow_worker(2.0))
         train(make_config(), data, out)
     thread.join()
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
@@ -186,8 +215,11 @@ def test_a_stopped_run_goes_on_and_equals_the_clean_run(one_worker, data, tmp_pa
     assert log[: len(first)] == first and len(log) == EPOCHS
 
 
-def test_a_lost_worker_is_replaced_and_the_result_is_that_of_the_clean_run(two_workers, data, tmp_path):
-    """One of two workers gets SIGKILL after the second epoch; the others go on from a checkpoint with the same bits."""
+def test_a_lost_worker_is_replaced_and_the_result_is_that_of_the_clean_run(two_workers, data, tmp_path, monkeypatch):
+    """One of two workers gets SIGKILL after the second epoch; new ones go on from there to the same bits.
+
+    Seen to fail (other bits) without the optimizer's state in what is restored.
+    """
     killed = []
 
     def kill(log):
@@ -195,6 +227,7 @@ def test_a_lost_worker_is_replaced_and_the_result_is_that_of_the_clean_run(two_w
         os.kill(pid, signal.SIGKILL)
         killed.append((pid, log))
 
+    monkeypatch.setattr(program, "train_worker", slow_worker(1.0))
     thread = after_epochs(tmp_path / "bundle.train", 2, kill)
     out = train(make_config(), data, tmp_path / "bundle", workers=2)
     thread.join()
@@ -261,7 +294,7 @@ def test_an_error_in_a_worker_reaches_the_user(data, tmp_path, monkeypatch):
 
 
 def test_what_cannot_be_trained_is_refused_in_one_line(data, tmp_path):
-    """One class; one lattice; images too small; more workers than cores; no [train] section.  Nothing is left."""
+    """One class; one lattice; images too small; more workers than cores; no [train] section.  No bundle is left."""
     one_class = make_slices(tmp_path / "one-class.h5", ["P*"])
     one_lattice = make_slices(tmp_path / "one-lattice.h5", lattices=1)
     before = sorted(tmp_path.iterdir())
