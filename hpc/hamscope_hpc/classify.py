@@ -140,11 +140,6 @@ class BandClassifier:
         self.key = job["key"]
 
 
-def band_path(folder: Path, job: dict) -> Path:
-    """The part file of a band."""
-    return folder / f"{job['key']}.{job['start']}-{job['stop']}.npz"
-
-
 def _make_parts(refs: dict[str, FrameRef], bundle: Bundle, options: Classify, folder: Path, actors: int | None) -> None:
     """Leave a part in `folder` for each of the frames, given by the key of its part."""
     jobs = {
@@ -171,10 +166,11 @@ def _run(todo: dict, jobs: dict, bundle: Bundle, options: Classify, folder: Path
     rate = _rehearse(bundle, options)
     with start_ray():
         gpus = int(ray.cluster_resources().get("GPU", 0))
-        actors = min(actors or gpus or int(ray.cluster_resources()["CPU"]), len(rows))
+        places = gpus or int(ray.cluster_resources()["CPU"])  # with more actors than this Ray would wait for ever
+        actors = min(actors or places, places, len(rows))
         _say(
             f"{len(todo)} frames to do, {n_windows:,} windows of {bundle.window} x {bundle.window} pixels at stride "
-            f"{options.stride}: about {duration(n_windows / rate / actors)} on {actors} actors "
+            f"{options.stride}: about {duration(max(1.0, n_windows / rate / actors))} on {actors} actors "
             f"({rate:.0f} windows/s each, timed on one {'core; GPUs are faster' if gpus else 'core'})"
         )
         progress = Progress(len(todo), n_windows)
@@ -241,7 +237,8 @@ def _name_uniform(refs: list[FrameRef], paths: list[Path], options: Classify, fo
         if not part.n_windows:
             uniform[ref.source].append(f"{ref.page} (grey {part.grey_range[0]:g} to {part.grey_range[1]:g})")
     for source, pages in uniform.items():
-        _say(f"{source}, frame {', '.join(pages)}: every window is of one level, no pattern, no verdict")
+        more = f" and {len(pages) - 8} more" if len(pages) > 8 else ""
+        _say(f"{source}, frame {', '.join(pages[:8])}{more}: every window is of one level, no pattern, no verdict")
     if sum(map(len, uniform.values())) == len(refs):
         shutil.rmtree(folder)
         raise UserError(

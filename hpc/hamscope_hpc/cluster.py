@@ -55,7 +55,9 @@ def _private_ray(cpus: int):
     token.write_text(_token())
     # Not RAY_AUTH_MODE: Ray reads that when it is imported, too early.  A local Ray wants a token unless told
     # otherwise, and sets the mode for its processes.
-    with _environment(RAY_AUTH_MODE=None, RAY_AUTH_TOKEN_PATH=str(token), RAY_USAGE_STATS_ENABLED="0"):
+    # Ray's own messages stay in its log files: in this process they would be warnings about Ray's inner workings.
+    quiet = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
+    with _environment(RAY_AUTH_MODE=None, RAY_AUTH_TOKEN_PATH=str(token), **quiet):
         # On Linux Ray replaces a loopback address by one that the network can reach, unless it is told that this is a
         # machine without clusters.
         clusters, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
