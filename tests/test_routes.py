@@ -20,7 +20,7 @@ name = "routes"
 [simulate]
 seed = 5
 image_size = 16
-C-3D = {temperature = [4.45, 4.65], lattices = 5, measurements = 2, thermalization_sweeps = 20, thermalization_wolff = 5}
+C-3D = {temperature = [4.45, 4.65], lattices = 5, measurements = 2, thermalization_sweeps = 9, thermalization_wolff = 5}
 RF-2D = {disorder = [1.0, 1.19], lattices = 40, snapshots = 4}
 P-2D = {probability = [0.57, 0.61], lattices = 1200}
 """
@@ -37,7 +37,7 @@ def laptop_python():
 
 @pytest.mark.timeout(1200)
 def test_both_routes_give_the_same_content(laptop_python, tmp_path):
-    """Three ranks of PyPI's Open MPI with the serial h5py (rank 0 writes what the others send) against one process here.
+    """Three ranks of PyPI's Open MPI with the serial h5py (rank 0 writes what others send) against one process here.
 
     More images than one block of the writer.  Seen to fail with rank 0 writing its own share only.
     """

@@ -37,7 +37,9 @@ def test_the_whole_way(first):
     lines = done.stdout.splitlines()
     assert re.match(r"random-field\.tif: .*; truth: RF-2D$", lines[-2])
     assert lines[-1] == f"report: {folder}/report/index.html"
-    assert [path.name for path in folder.iterdir() if path.name.startswith(".") or path.suffix in (".parts", ".train")] == []
+    assert [
+        path.name for path in folder.iterdir() if path.name.startswith(".") or path.suffix in (".parts", ".train")
+    ] == []
 
 
 def test_what_is_done_is_skipped_and_said(first):

@@ -17,8 +17,8 @@ name = "small"
 [simulate]
 seed = 3
 image_size = 16
-C-2D = {temperature = [2.25, 2.64], lattices = 70, measurements = 2, thermalization_sweeps = 20, thermalization_wolff = 5}
-C-3D = {temperature = [4.45, 4.65], lattices = 5, measurements = 2, thermalization_sweeps = 20, thermalization_wolff = 5}
+C-2D = {temperature = [2.25, 2.64], lattices = 70, measurements = 2, thermalization_sweeps = 9, thermalization_wolff = 5}
+C-3D = {temperature = [4.45, 4.65], lattices = 5, measurements = 2, thermalization_sweeps = 9, thermalization_wolff = 5}
 RF-2D = {disorder = [1.0, 1.19], lattices = 9, snapshots = 4}
 RF-3D = {disorder = [2.25, 2.29], lattices = 3, snapshots = 4}
 P-2D = {probability = [0.57, 0.61], lattices = 700}
@@ -82,7 +82,9 @@ def test_the_file_is_what_the_contract_says(serial):
             assert set(mine["direction"]) == {-1, 1}
             assert len(set(zip(mine["lattice"], mine["field"]))) * (13 if name == "RF-3D" else 1) == len(mine["field"])
     with h5py.File(serial) as file:
-        assert file["images"].chunks == (1, 16, 16) and file["images"].fletcher32 and file["images"].compression == "gzip"
+        assert (
+            file["images"].chunks == (1, 16, 16) and file["images"].fletcher32 and file["images"].compression == "gzip"
+        )
         assert all("units" in dataset.attrs for dataset in file.values())
         assert h5py.check_enum_dtype(file["model"].dtype) == {name: k for k, name in enumerate(CLASS_NAMES)}
     record = json.loads(serial.with_suffix(".run.json").read_text())
@@ -166,5 +168,3 @@ def test_mistakes_of_the_user_are_said_once_under_mpiexec(tmp_path):
     done = mpiexec(3, "-m", "hamscope_hpc.cli", "simulate", str(bad), "--out", str(tmp_path / "out.h5"))
     assert done.returncode == 2
     assert done.stderr.count("image_size = 15") == 1
-
-

@@ -92,7 +92,8 @@ def _environment(**variables: str | None):
 def _connected(**arguments):
     """`ray.init` with quiet logs, this process's own signal handlers, and `ray.shutdown` at the end."""
     handlers = {number: signal.getsignal(number) for number in _SIGNALS}
-    context = ray.init(logging_level=logging.ERROR, log_to_driver=False, **arguments)
+    with _without_stderr():  # where Ray would say that it obeys RAY_BACKEND_LOG_LEVEL; its errors come as exceptions
+        context = ray.init(logging_level=logging.ERROR, log_to_driver=False, **arguments)
     try:
         # Ray's own handler of SIGTERM would end the process without a word.
         for number, handler in handlers.items():
@@ -100,6 +101,20 @@ def _connected(**arguments):
         yield context
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _without_stderr():
+    """Send what is written to file descriptor 2 within the block to nowhere, that of libraries in C++ too."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 @cache

@@ -71,7 +71,12 @@ def metropolis() -> None:
             plain_sweep(spins, factors)
 
     other = side**2 * sweeps / seconds(plain) * 1e-9
-    show("Metropolis, 2D, one core", ("64 lattices in a word", ours), ("plain numba, one spin at a time", other), "spins/ns")
+    show(
+        "Metropolis, 2D, one core",
+        ("64 lattices in a word", ours),
+        ("plain numba, one spin at a time", other),
+        "spins/ns",
+    )
 
 
 def field_sweep() -> None:
@@ -130,7 +135,12 @@ def training() -> None:
             train_epoch(network, optimizer, images, labels, seed=1, epoch=0, batch_size=64, precision=precision)
 
         rates[precision] = 256 / seconds(epoch, repeat=2)
-    show("training, filters 32 and 64, hidden 256", ("bfloat16", rates["bfloat16"]), ("float32", rates["float32"]), "images/s")
+    show(
+        "training, filters 32 and 64, hidden 256",
+        ("bfloat16", rates["bfloat16"]),
+        ("float32", rates["float32"]),
+        "images/s",
+    )
 
 
 def writing() -> None:

@@ -87,6 +87,8 @@ def write_bundle(folder: str | Path, network: DomainNet, clouds: list[np.ndarray
             {name: np.ascontiguousarray(points, np.float32) for name, points in zip(CLASS_NAMES, clouds)},
             temporary / CLOUDS,
         )
+        for name in (WEIGHTS, CLOUDS):  # safetensors makes them readable for their owner alone
+            (temporary / name).chmod(0o644)
         card = card | {
             "schema": SCHEMA, "schema_version": SCHEMA_VERSION, "classes": list(CLASS_NAMES),
             "network": network.arguments, "sha256": {name: sha256_file(temporary / name) for name in (WEIGHTS, CLOUDS)},
