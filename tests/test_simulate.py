@@ -17,7 +17,7 @@ name = "small"
 [simulate]
 seed = 3
 image_size = 16
-C-2D = {temperature = [2.25, 2.64], lattices = 70, measurements = 2, thermalization_sweeps = 9, thermalization_wolff = 5}
+C-2D = {temperature = [2.25, 2.6], lattices = 70, measurements = 2, thermalization_sweeps = 9, thermalization_wolff = 5}
 C-3D = {temperature = [4.45, 4.65], lattices = 5, measurements = 2, thermalization_sweeps = 9, thermalization_wolff = 5}
 RF-2D = {disorder = [1.0, 1.19], lattices = 9, snapshots = 4}
 RF-3D = {disorder = [2.25, 2.29], lattices = 3, snapshots = 4}
