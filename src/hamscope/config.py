@@ -37,6 +37,12 @@ def _as_list_of_ranges(value):
     return [value] if isinstance(value, list | tuple) and value and not isinstance(value[0], list | tuple) else value
 
 
+def _even(size: int) -> int:
+    if size % 2:
+        raise ValueError(f"= {size}: the checkerboard needs even periodic lengths; try {size + 1}")
+    return size
+
+
 def _threshold(value):
     """One readable line instead of one for every type that a threshold could have had."""
     number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
@@ -49,7 +55,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
-Range = Annotated[tuple[float, float], AfterValidator(_ordered)]
+EvenSize = Annotated[int, Field(ge=4), AfterValidator(_even)]
 PositiveRange = Annotated[tuple[Positive, Positive], AfterValidator(_ordered)]
 NotNegativeRange = Annotated[tuple[NotNegative, NotNegative], AfterValidator(_ordered)]
 ProbabilityRange = Annotated[tuple[Probability, Probability], AfterValidator(_ordered)]
@@ -101,7 +107,7 @@ class Simulate(Section):
     """What `hamscope simulate` draws: which classes, how many lattices, images of `image_size` sites a side."""
 
     seed: int
-    image_size: Annotated[int, Field(ge=4)] = 100
+    image_size: EvenSize = 100
     c2d: CleanIsing | None = Field(None, alias="C-2D")
     c3d: CleanIsing | None = Field(None, alias="C-3D")
     rf2d: RandomField | None = Field(None, alias="RF-2D")
@@ -109,13 +115,6 @@ class Simulate(Section):
     p2d: Percolation | None = Field(None, alias="P-2D")
     p3d: Percolation | None = Field(None, alias="P-3D")
     pstar: Percolation | None = Field(None, alias="P*")
-
-    @field_validator("image_size")
-    @classmethod
-    def _even(cls, size: int) -> int:
-        if size % 2:
-            raise ValueError(f"= {size}: the checkerboard needs even periodic lengths; try {size + 1}")
-        return size
 
     @model_validator(mode="after")
     def _check(self):
@@ -166,7 +165,7 @@ class Film(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
     model: Literal[CLASS_NAMES]
     parameter: Positive | PositiveRange
-    size: Annotated[int, Field(ge=4)]
+    size: EvenSize
     frames: Count
     seed: int
     kelvin: PositiveRange = (338.0, 346.0)
@@ -187,13 +186,6 @@ class Film(Section):
         if family == "random-field" and len(numbers) != 1:
             raise ValueError(f"= {value}: a film of {model} is swept through its field at one {one}; write one number")
         return value
-
-    @field_validator("size")
-    @classmethod
-    def _even(cls, size: int) -> int:
-        if size % 2:
-            raise ValueError(f"= {size}: the checkerboard needs even periodic lengths; try {size + 1}")
-        return size
 
     @property
     def parameter_range(self) -> tuple[float, float]:

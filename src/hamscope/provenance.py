@@ -23,10 +23,12 @@ def section_json(section) -> str:
 
 
 def sha256_text(text: str) -> str:
+    """SHA-256 of a text in UTF-8, as hex digits."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def sha256_file(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, as hex digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -34,7 +34,7 @@ def test_without_padding_a_window_sees_itself_only():
 def test_dropout_drops_its_share():
     """Half of 4 million units within 4 standard errors, for every unit and every image; 0.3 likewise.
 
-    Seen to fail with `keys * unit` in place of the second hash (rows of equal masks).
+    Seen to fail with the unit left out of the hash, without the hash round (key + unit), and at half the threshold.
     """
     keys = image_keys(3, 5, torch.arange(4096))
     for dropout in (0.5, 0.3):
