@@ -54,11 +54,14 @@ def train_worker(job: Job) -> None:
     validation = validation[rank::world]
     network = make_network(section, images.shape[1])
     model = ray.train.torch.prepare_model(network)
-    optimizer = torch.optim.Adam(network.parameters(), lr=section.learning_rate)
+    optimizer = torch.optim.Adam(network.parameters(), lr=section.learning_rate, fused=True)
     log = _restore(storage, network, optimizer)
     precision = training.choose_precision(section.precision, device)
     for epoch in range(len(log) + 1, section.epochs + 1):
         begin = time.monotonic()
+        rate = training.learning_rate(section.learning_rate, section.schedule, epoch, section.epochs)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
         sums = training.train_epoch(
             model, optimizer, images[fit], labels[fit], seed=section.seed, epoch=epoch, batch_size=section.batch_size,
             rank=rank, world=world, precision=precision, device=device, tick=_ticker(storage, epoch, rank),
@@ -67,7 +70,7 @@ def train_worker(job: Job) -> None:
         seconds = time.monotonic() - begin
         line |= _averages("validation", *_evaluate(network, images[validation], labels[validation]), device)
         speed = {"images_per_second": round(len(fit) / seconds, 1), "seconds": round(seconds, 3)}
-        log.append(line | {"learning_rate": section.learning_rate} | speed)
+        log.append(line | {"learning_rate": rate} | speed)
         if rank == 0:
             _checkpoint(storage, network, optimizer, log)
     logits = predict(network.eval(), images[job["wanted"][rank::world]])

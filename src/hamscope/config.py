@@ -130,12 +130,17 @@ class Simulate(Section):
 
 
 class Train(Section):
-    """The network of III B and how it is trained.  `validation_fraction` is a share of lattice samples."""
+    """The network of III B and how it is trained.
+
+    `validation_fraction` is a share of lattice samples.  With the `schedule` "linear" the learning rate falls from
+    epoch to epoch towards zero, which ends the swinging of the last few; the paper states none ("constant").
+    """
 
     seed: int
     epochs: Count
     batch_size: Count = 64
     learning_rate: Positive = 1e-3
+    schedule: Literal["constant", "linear"] = "constant"
     padding: Literal["valid", "same"] = "valid"
     filters: tuple[Count, Count] = (32, 64)
     hidden: Count = 256

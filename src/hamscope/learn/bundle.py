@@ -18,8 +18,9 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
-from safetensors.numpy import save_file as save_arrays
-from safetensors.torch import load_file, save_file
+from safetensors.numpy import save as arrays_to_bytes
+from safetensors.torch import load_file
+from safetensors.torch import save as tensors_to_bytes
 
 from hamscope.errors import ContractError, UserError
 from hamscope.learn.confidence import Clouds
@@ -79,16 +80,11 @@ def write_bundle(folder: str | Path, network: DomainNet, clouds: list[np.ndarray
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
-        save_file(
-            {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()},
-            temporary / WEIGHTS,
-        )
-        save_arrays(
-            {name: np.ascontiguousarray(points, np.float32) for name, points in zip(CLASS_NAMES, clouds)},
-            temporary / CLOUDS,
-        )
-        for name in (WEIGHTS, CLOUDS):  # safetensors makes them readable for their owner alone
-            (temporary / name).chmod(0o644)
+        # Not with save_file, which gives files that nobody else may read.
+        state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+        (temporary / WEIGHTS).write_bytes(tensors_to_bytes(state))
+        points = {name: np.ascontiguousarray(cloud, np.float32) for name, cloud in zip(CLASS_NAMES, clouds)}
+        (temporary / CLOUDS).write_bytes(arrays_to_bytes(points))
         card = card | {
             "schema": SCHEMA, "schema_version": SCHEMA_VERSION, "classes": list(CLASS_NAMES),
             "network": network.arguments, "sha256": {name: sha256_file(temporary / name) for name in (WEIGHTS, CLOUDS)},
@@ -96,10 +92,13 @@ def write_bundle(folder: str | Path, network: DomainNet, clouds: list[np.ndarray
         (temporary / CARD).write_text(json.dumps(card, indent=2, sort_keys=True) + "\n")
         if extra:
             extra(temporary)
+        for path in (*temporary.iterdir(), temporary):
+            _flush(path)
         old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
         if folder.exists():
             os.replace(folder, old)
         os.replace(temporary, folder)
+        _flush(folder.parent)
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -114,13 +113,20 @@ def read_card(path: str | Path) -> dict:
     try:
         card = json.loads((path / CARD).read_text())
         schema = card["schema"], card["schema_version"]
-        network = card["network"]
+        if schema != (SCHEMA, SCHEMA_VERSION):
+            raise ContractError(
+                f"{path}: schema = {schema}, this hamscope reads {(SCHEMA, SCHEMA_VERSION)}; train again"
+            )
+        classes, outputs = card["classes"], card["network"]["classes"]
+        _ = card["sha256"][WEIGHTS], card["sha256"][CLOUDS], card["instrument"], float(card["metrics"]["accuracy"])
+    except OSError as error:
+        raise ContractError(f"{path}/{CARD}: cannot be read ({error.strerror}); train again") from None
     except (ValueError, KeyError, TypeError):
         raise ContractError(f"{path}/{CARD}: is not a bundle's card; train again") from None
-    if schema != (SCHEMA, SCHEMA_VERSION):
-        raise ContractError(f"{path}: schema = {schema}, this hamscope reads {(SCHEMA, SCHEMA_VERSION)}; train again")
-    if card.get("classes") != list(CLASS_NAMES) or network.get("classes") != len(CLASS_NAMES):
-        raise ContractError(f"{path}: its classes are {card.get('classes')}, not {list(CLASS_NAMES)}; train again")
+    if classes != list(CLASS_NAMES) or outputs != len(CLASS_NAMES):
+        raise ContractError(
+            f"{path}: its classes are {classes}, {outputs} outputs, not {list(CLASS_NAMES)}; train again"
+        )
     return card
 
 
@@ -137,19 +143,34 @@ def read_bundle(path: str | Path, device: str = "cpu") -> Bundle:
     for name in (WEIGHTS, CLOUDS):
         if not (path / name).is_file():
             raise ContractError(f"{path}: {name} is missing; train again")
-        if sha256_file(path / name) != card.get("sha256", {}).get(name):
+        if sha256_file(path / name) != card["sha256"][name]:
             raise ContractError(f"{path}/{name}: does not agree with its hash in {CARD}; train again")
     try:
-        network = DomainNet(**card["network"])
-        network.load_state_dict(load_file(path / WEIGHTS))
+        # On "meta" nothing is allocated and nothing drawn: a card may claim any size, the weights have to have it.
+        with torch.device("meta"):
+            network = DomainNet(**card["network"])
+        network.load_state_dict(load_file(path / WEIGHTS), assign=True)
         clouds = load_arrays(path / CLOUDS)
-    except (RuntimeError, TypeError, SafetensorError, UserError) as error:
-        reason = str(error).splitlines()[0]
+    except (RuntimeError, TypeError, ValueError, LookupError, SafetensorError, UserError) as error:
+        reason = " ".join(str(error).split())[:200]
         raise ContractError(f"{path}: weights and card are not of one network ({reason}); train again") from None
-    finite = all(bool(torch.isfinite(tensor).all()) for tensor in network.state_dict().values())
+    finite = all(
+        tensor.dtype == torch.float32 and bool(torch.isfinite(tensor).all()) for tensor in network.state_dict().values()
+    )
     points = [clouds.get(name) for name in CLASS_NAMES]
     if not finite or any(
         p is None or p.ndim != 2 or p.shape[1] != len(CLASS_NAMES) or not np.isfinite(p).all() for p in points
     ):
-        raise ContractError(f"{path}: its weights or clouds are not finite numbers of the right shape; train again")
+        raise ContractError(
+            f"{path}: its weights or clouds are not finite float32 numbers of the right shape; train again"
+        )
     return Bundle(path, network.to(device).eval(), Clouds(points), card)
+
+
+def _flush(path: Path) -> None:
+    """Have a file or folder on the disk, so that no crash leaves a bundle of empty files."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

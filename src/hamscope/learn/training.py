@@ -45,6 +45,11 @@ def shares(count: int, batch_size: int, seed: int, epoch: int, rank: int, world:
     return [(batch[rank * len(batch) // world : (rank + 1) * len(batch) // world], len(batch)) for batch in batches]
 
 
+def learning_rate(first: float, schedule: str, epoch: int, epochs: int) -> float:
+    """Of epoch 1 to `epochs`: always `first`, or falling in equal steps to first / epochs in the last one."""
+    return first * (epochs - epoch + 1) / epochs if schedule == "linear" else first
+
+
 def choose_precision(precision: str, device: str) -> str:
     """float32 or bfloat16; "auto" is bfloat16 where the hardware multiplies it: there it trains about twice as fast."""
     if precision != "auto":
