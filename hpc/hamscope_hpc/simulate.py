@@ -122,26 +122,28 @@ def assign(items: list[samples.Item], groups: int) -> list[list[samples.Item]]:
 
 def _compute(item, config: Config, group: MPI.Comm, progress: Progress, rows: list, packed: list) -> None:
     """Draw one item on this group; add the images that fell to this rank to `rows` and `packed`."""
-    lattice = Lattice.of_dimension(BY_NAME[item.name].dimension, config.simulate.image_size)
+    simulate = config.simulate
+    lattice = Lattice.of_dimension(BY_NAME[item.name].dimension, simulate.image_size, simulate.boundary)
     slab = MpiSlab(group, lattice)
     planes = image_planes(lattice)
 
-    def tick(share: float) -> None:
-        if group.rank == 0:
-            progress.done(0, share * item.cost)
-
     model = CLASS_NAMES.index(item.name)
-    for sample in samples.draw(item, config.simulate.classes[item.name], config.simulate.seed, slab, tick):
-        for number, plane in enumerate(planes):
-            image = _gather_plane(slab, sample.spins, plane, number % group.size)
-            if image is None:
-                continue
-            rows.append((
-                (model, sample.lattice, sample.measurement, number), model, sample.parameter, sample.field,
-                sample.direction, 2 * float(image.mean()) - 1, sample.magnetization, plane.axis, plane.position,
-                plane.surface, sample.lattice, sample.sweep,
-            ))  # fmt: skip
-            packed.append(np.packbits(image))
+    task = samples.make_task(item, simulate.classes[item.name], simulate.seed, slab)
+    while not task.done:
+        before = task.share
+        for sample in task.advance():
+            for number, plane in enumerate(planes):
+                image = _gather_plane(slab, sample.spins, plane, number % group.size)
+                if image is None:
+                    continue
+                rows.append((
+                    (model, sample.lattice, sample.measurement, number), model, sample.parameter, sample.field,
+                    sample.direction, 2 * float(image.mean()) - 1, sample.magnetization, sample.energy, plane.axis,
+                    plane.position, plane.surface, sample.lattice, sample.sweep,
+                ))  # fmt: skip
+                packed.append(np.packbits(image))
+        if group.rank == 0:
+            progress.done(0, (task.share - before) * item.cost)
     if group.rank == 0:
         progress.done(item.last - item.first, 0.0)
 
@@ -220,7 +222,7 @@ def _write(config: Config, out: Path, comm: MPI.Comm, columns: np.ndarray, packe
         for name in slices.COLUMNS:  # contiguous and without filters: one rank may write them alone
             file[name][:] = columns[name]
     values = {name: columns[name] for name in slices.COLUMNS}
-    content = comm.bcast(slices.content_hash(np.concatenate(digests), values) if comm.rank == 0 else None, 0)
+    content = comm.bcast(slices.content_hash(np.concatenate(digests), values, np.zeros(0, slices.AVALANCHES)) if comm.rank == 0 else None, 0)
     if file:
         software = provenance.software_versions("numpy", "numba")
         slices.finish(file, provenance.section_json(config.simulate), config.simulate.seed, software, content)

@@ -51,6 +51,7 @@ def _threshold(value):
     return value
 
 
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -67,15 +68,34 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
-class CleanIsing(Section):
+class Lattices(Section):
+    """How many independent `lattices` a class has, and how their parameters lie in the range.
+
+    Without `grid` the parameters are drawn continuously, one from each of as many equal strata as there are lattices.
+    With it they are `grid` values, equally spaced with both ends, and lattice k takes value k % grid: several lattices
+    of equal parameter give an observable its error bar.
+    """
+
+    lattices: Count
+    grid: Count | None = None
+
+    @model_validator(mode="after")
+    def _grid_is_filled(self):
+        if self.grid is not None and self.grid > self.lattices:
+            raise ValueError(f"grid = {self.grid}: there are {self.lattices} lattices; write a grid of at most that")
+        return self
+
+
+class CleanIsing(Lattices):
     """Equilibrium sampling of the clean Ising model; S2 of the paper.
 
-    `lattices` are spread evenly over the range of `temperature` (T/J); each is thermalised once and then measured
-    `measurements` times, with `sweeps_between` Metropolis sweeps and `wolff_between` Wolff updates in between.
+    `lattices` are spread over the range of `temperature` (T/J), in the uniform `field` H/J; each is thermalised once
+    and then measured `measurements` times, with `sweeps_between` Metropolis sweeps and `wolff_between` Wolff updates
+    in between.
     """
 
     temperature: PositiveRange
-    lattices: Count
+    field: Finite = 0.0
     measurements: Count = 1
     thermalization_sweeps: Count
     thermalization_wolff: Annotated[int, Field(ge=0)]
@@ -83,31 +103,39 @@ class CleanIsing(Section):
     wolff_between: Annotated[int, Field(ge=0)] = 10
 
 
-class RandomField(Section):
-    """Zero-temperature field sweeps of the random-field Ising model, one per lattice.
+class RandomField(Lattices):
+    """Field sweeps of the random-field Ising model, one per lattice.
 
-    `lattices` are spread evenly over the range of `disorder` (R/J), every second one swept downwards.  `snapshots`
-    target magnetizations, uniform in |m| <= `max_magnetization`, give the stable states that are kept.
+    `lattices` are spread over the range of `disorder` (R/J); `directions` says which way their fields go, with "both"
+    every second one downwards.  `snapshots` target magnetizations, uniform in |m| <= `max_magnetization`, give the
+    states that are kept.
     """
 
     disorder: NotNegativeRange
-    lattices: Count
     snapshots: Count
+    directions: Literal["both", "up", "down"] = "both"
     max_magnetization: Annotated[float, Field(gt=0, lt=1)] = 0.6
 
 
-class Percolation(Section):
-    """Uncorrelated sites, up with probability p; `lattices` are spread evenly over the ranges of `probability`."""
+class Percolation(Lattices):
+    """Uncorrelated sites, up with probability p; `lattices` take the ranges of `probability` in turn.
+
+    A `grid` is laid over each of the ranges.
+    """
 
     probability: Annotated[tuple[ProbabilityRange, ...], BeforeValidator(_as_list_of_ranges), Field(min_length=1)]
-    lattices: Count
 
 
 class Simulate(Section):
-    """What `hamscope simulate` draws: which classes, how many lattices, images of `image_size` sites a side."""
+    """What `hamscope simulate` draws: which classes, how many lattices, images of `image_size` sites a side.
+
+    The z axis of three-dimensional lattices is open, as S2 has it, or periodic (`boundary`), as published energies
+    and cumulants are.  Their other axes and those of two-dimensional lattices are periodic.
+    """
 
     seed: int
     image_size: EvenSize = 100
+    boundary: Literal["open", "periodic"] = "open"
     c2d: CleanIsing | None = Field(None, alias="C-2D")
     c3d: CleanIsing | None = Field(None, alias="C-3D")
     rf2d: RandomField | None = Field(None, alias="RF-2D")

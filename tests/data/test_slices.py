@@ -20,7 +20,7 @@ def write(path, n=6, size=8, seed=0):
         file["images"][:] = images
         for name, values in columns.items():
             file[name][:] = values
-        content = slices.content_hash(slices.image_digests(images), columns)
+        content = slices.content_hash(slices.image_digests(images), columns, np.zeros(0, slices.AVALANCHES))
         slices.finish(file, "{}", 1, {"hamscope": "0"}, content)
     return images, columns
 

@@ -57,7 +57,8 @@ def make_slices(path: Path, classes=tuple(PATTERNS), lattices: int = 32) -> Path
         file["images"][:] = images
         for name, column in columns.items():
             file[name][:] = column
-        slices.finish(file, "{}", 1, {}, slices.content_hash(slices.image_digests(images), columns))
+        none = np.zeros(0, slices.AVALANCHES)
+        slices.finish(file, "{}", 1, {}, slices.content_hash(slices.image_digests(images), columns, none))
     return path
 
 

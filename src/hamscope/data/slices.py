@@ -2,6 +2,7 @@
 
     /images                 uint8 0/1 (N, L, L), 1 = spin up = metal; one image a chunk, gzip + fletcher32
     /model, /parameter ...  one row an image: see COLUMNS
+    /avalanches             one row a field sweep at T = 0: see AVALANCHES
     root attributes         schema, schema_version, config, config_sha256, seed, software, content_sha256, complete
 
 `complete` is written last.  `content_sha256` does not depend on the layout of the file, so the parallel and the
@@ -23,7 +24,7 @@ from hamscope.models import CLASS_NAMES
 from hamscope.provenance import canonical_json, sha256_text
 
 SCHEMA = "hamscope-slices"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _MODEL = h5py.enum_dtype({name: k for k, name in enumerate(CLASS_NAMES)}, basetype="u1")
 
 
@@ -42,6 +43,7 @@ COLUMNS = {
     "direction": Column("i1", "1", "of the field sweep: +1 upwards, -1 downwards, 0 without one"),
     "magnetization": Column("f8", "1 (per site)", "of the image, -1 to 1"),
     "lattice_magnetization": Column("f8", "1 (per site)", "of the whole lattice, -1 to 1"),
+    "lattice_energy": Column("f8", "J (per site)", "exchange energy of the whole lattice, -sum over bonds s_i s_j / N"),
     "plane_axis": Column("i1", "1", "axis normal to the slice: 0 = z (open), 1 = y, 2 = x; 1 for 2D lattices"),
     "plane_position": Column("i4", "lattice spacings", "coordinate of the slice on that axis"),
     "plane_surface": Column("u1", "1", "1 where the slice is a free surface"),
@@ -50,12 +52,22 @@ COLUMNS = {
 }
 
 
+# Bin b of `counts` is the number of avalanches of 2**b to 2**(b + 1) - 1 sites.
+AVALANCHE_BINS = 48
+AVALANCHES = np.dtype([("model", _MODEL), ("lattice", "<i8"), ("parameter", "<f8"), ("direction", "i1"),
+                       ("counts", "<i8", (AVALANCHE_BINS,))])  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Slices:
-    """A slices file in memory: `images` (N, L, L) uint8, `columns` name -> (N,), `attributes` of the root."""
+    """A slices file in memory.
+
+    `images` (N, L, L) uint8, `columns` name -> (N,), `avalanches` (A,) of type AVALANCHES, `attributes` of the root.
+    """
 
     images: np.ndarray
     columns: dict[str, np.ndarray]
+    avalanches: np.ndarray
     attributes: dict
 
     @property
@@ -63,7 +75,7 @@ class Slices:
         return self.attributes["content_sha256"]
 
 
-def create(file: h5py.File, n_images: int, image_size: int) -> None:
+def create(file: h5py.File, n_images: int, image_size: int, n_sweeps: int = 0) -> None:
     """Make the empty datasets of the contract; collective where `file` is open on several ranks."""
     images = file.create_dataset(
         "images", (n_images, image_size, image_size), "u1", chunks=(1, image_size, image_size),
@@ -75,6 +87,9 @@ def create(file: h5py.File, n_images: int, image_size: int) -> None:
         dataset = file.create_dataset(name, (n_images,), column.dtype)
         dataset.attrs["units"] = column.units
         dataset.attrs["description"] = column.description
+    avalanches = file.create_dataset("avalanches", (n_sweeps,), AVALANCHES)
+    avalanches.attrs["units"] = "1"
+    avalanches.attrs["description"] = "avalanches of each field sweep at T = 0: bin b counts sizes 2^b to 2^(b+1) - 1"
 
 
 def finish(file: h5py.File, config_json: str, seed: int, software: dict, content_sha256: str) -> None:
@@ -96,13 +111,14 @@ def image_digests(images: np.ndarray) -> np.ndarray:
     return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)
 
 
-def content_hash(digests: np.ndarray, columns: dict[str, np.ndarray]) -> str:
-    """SHA-256 over the digests of all images in order, then over every column (name, then little-endian bytes)."""
+def content_hash(digests: np.ndarray, columns: dict[str, np.ndarray], avalanches: np.ndarray) -> str:
+    """SHA-256 over the digests of all images in order, every column (name, little-endian bytes), and the avalanches."""
     total = hashlib.sha256(np.ascontiguousarray(digests))
     for name in sorted(COLUMNS):
         dtype = "u1" if name == "model" else COLUMNS[name].dtype
         total.update(name.encode())
         total.update(np.ascontiguousarray(columns[name]).astype(np.dtype(dtype).newbyteorder("<")).tobytes())
+    total.update(b"avalanches" + np.ascontiguousarray(avalanches, AVALANCHES).tobytes())
     return total.hexdigest()
 
 
@@ -122,7 +138,7 @@ def read_slices(path: str | Path) -> Slices:
     """
     with _open(path) as file:
         attributes = _attributes(file, path)
-        missing = sorted({"images", *COLUMNS} - set(file))
+        missing = sorted({"images", "avalanches", *COLUMNS} - set(file))
         if missing:
             raise ContractError(f"{path}: has no dataset {', '.join(missing)}; simulate again")
         shape = file["images"].shape
@@ -131,11 +147,12 @@ def read_slices(path: str | Path) -> Slices:
         try:
             images = file["images"][:]
             columns = {name: file[name][:] for name in COLUMNS}
+            avalanches = file["avalanches"][:].astype(AVALANCHES)
         except (OSError, ValueError) as error:
             raise ContractError(f"{path}: damaged, a checksum does not agree ({error}); simulate again") from None
-    if content_hash(image_digests(images), columns) != attributes["content_sha256"]:
+    if content_hash(image_digests(images), columns, avalanches) != attributes["content_sha256"]:
         raise ContractError(f"{path}: its content does not agree with its content_sha256; simulate again")
-    return Slices(images, columns, attributes)
+    return Slices(images, columns, avalanches, attributes)
 
 
 def _open(path: str | Path) -> h5py.File:

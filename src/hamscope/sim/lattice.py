@@ -26,11 +26,11 @@ class Lattice:
     periodic: tuple[bool, bool, bool]
 
     @classmethod
-    def of_dimension(cls, dimension: int, length: int) -> "Lattice":
-        """The sample geometry of S2: 2D periodic; 3D open in z and periodic in x and y."""
+    def of_dimension(cls, dimension: int, length: int, boundary: str = "open") -> "Lattice":
+        """The sample geometry of S2: 2D periodic; 3D open in z (or "periodic") and periodic in x and y."""
         if dimension == 2:
             return cls((length, 1, length), (True, False, True))
-        return cls((length, length, length), (False, True, True))
+        return cls((length, length, length), (boundary == "periodic", True, True))
 
     @property
     def n_sites(self) -> int:
@@ -82,6 +82,26 @@ class Slab:
         return value
 
 
+def exchange_energy(slab: Slab, spins: np.ndarray) -> float:
+    """- sum over bonds of s_i s_j, per site of the lattice, in units of J; collective over the slabs.
+
+    `spins` (n_planes, n1, n2), 1 = up.  Fields are not in it, so it is known for every model, and of uncorrelated
+    sites it is (2 p - 1)**2 times that of the ground state.
+    """
+    field = slab.zeros(np.uint8)
+    field[1:-1] = spins
+    slab.exchange(field)
+    lattice, own = slab.lattice, field[1:-1]
+    antiparallel = n_bonds = 0
+    for axis, (length, periodic) in enumerate(zip(lattice.shape, lattice.periodic)):
+        above = field[2:] if axis == 0 else np.roll(own, -1, axis)
+        ends_here = not periodic and (axis != 0 or slab.stop == length)
+        bonds = tuple(slice(-1 if k == axis and ends_here else None) for k in range(3))
+        antiparallel += int(np.count_nonzero((own != above)[bonds]))
+        n_bonds += lattice.n_sites // length * (length if periodic else length - 1)
+    return (2 * slab.sum(antiparallel) - n_bonds) / lattice.n_sites
+
+
 class Plane(NamedTuple):
     """One plane of a lattice: all sites with coordinate `position` on `axis`; `surface` where the face is free."""
 
@@ -93,12 +113,16 @@ class Plane(NamedTuple):
 def image_planes(lattice: Lattice) -> tuple[Plane, ...]:
     """The planes that become images, in order: the one of a 2D sample, or the 13 of a 3D one (S2).
 
-    Five equally spaced along the open z with both free faces, four equally spaced along each periodic axis.
+    Five equally spaced along the open z with both free faces, four equally spaced along each periodic axis.  So a 3D
+    lattice that is periodic in z too has 12.
     """
     n0, n1, n2 = lattice.shape
     if n1 == 1:
         return (Plane(1, 0, False),)
-    along_z = [Plane(0, int(z), int(z) in (0, n0 - 1)) for z in np.round(np.linspace(0, n0 - 1, 5))]
+    if lattice.periodic[0]:
+        along_z = [Plane(0, k * n0 // 4, False) for k in range(4)]
+    else:
+        along_z = [Plane(0, int(z), int(z) in (0, n0 - 1)) for z in np.round(np.linspace(0, n0 - 1, 5))]
     along_y = [Plane(1, k * n1 // 4, False) for k in range(4)]
     along_x = [Plane(2, k * n2 // 4, False) for k in range(4)]
     return (*along_z, *along_y, *along_x)

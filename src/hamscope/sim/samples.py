@@ -1,11 +1,12 @@
 """From one table of the config to states of its model: what is drawn, in which order, with which parameter.
 
 A *work item* is what one group of processes computes at once: 64 lattices of a clean Ising model (the bits of a
-word), one field sweep of a random-field model, one lattice of percolation.  Everything random is keyed by the seed,
-the class and the item, so items can be drawn by anyone in any order.
+word), some field sweeps of a random-field model, some lattices of percolation.  A *task* is a work item under way.
+It advances in bites of a fraction of a second, and between two bites its state is a few arrays over the slab and a
+few numbers: stored, and restored on another cut of the lattice, it goes on to the same bits.  Everything random is
+keyed by the seed, the class, and the item or lattice, so items can be drawn by anyone in any order.
 """
 
-from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -15,13 +16,14 @@ from hamscope.config import CleanIsing, Percolation, RandomField
 from hamscope.models import BY_NAME
 from hamscope.sim import percolation, rfim, rng
 from hamscope.sim.ising import IsingBatch
-from hamscope.sim.lattice import Lattice, Slab
+from hamscope.sim.lattice import Lattice, Slab, exchange_energy
 
 BATCH = 64
 # Nanoseconds per site: one sweep of a batch, one Wolff update of a batch, one field sweep, one coin.  They weigh
 # work items against each other and feed the time left; no result depends on them.
-_COST_SWEEP, _COST_WOLFF, _COST_FIELD, _COST_COIN = 20.0, 80.0, 700.0, 5.0
-_CHUNKS = 50
+_COST_SWEEP, _COST_WOLFF, _COST_FIELD, _COST_COIN = 13.0, 40.0, 400.0, 5.0
+# Seconds of one process: about as long as a bite, so about as long as a signal waits, and the least work of an item.
+_BITE, _ITEM = 0.1, 0.5
 
 
 class Item(NamedTuple):
@@ -43,8 +45,18 @@ class Sample(NamedTuple):
     field: float
     direction: int
     magnetization: float
+    energy: float
     sweep: int
     spins: np.ndarray
+
+
+class Avalanches(NamedTuple):
+    """The avalanches of one field sweep: a row of AVALANCHES in the slices contract, less the class."""
+
+    lattice: int
+    parameter: float
+    direction: int
+    counts: np.ndarray
 
 
 def work_items(name: str, section, length: int) -> list[Item]:
@@ -54,93 +66,196 @@ def work_items(name: str, section, length: int) -> list[Item]:
         measured = section.measurements - 1
         sweeps = section.thermalization_sweeps + measured * section.sweeps_between
         updates = section.thermalization_wolff + measured * section.wolff_between
-        size, cost = BATCH, sites * (sweeps * _COST_SWEEP + updates * _COST_WOLFF)
+        size, each = BATCH, sites * (sweeps * _COST_SWEEP + updates * _COST_WOLFF) / BATCH
     else:
-        size, cost = 1, sites * (_COST_FIELD if isinstance(section, RandomField) else _COST_COIN)
-    firsts = range(0, section.lattices, size)
-    return [Item(name, k, first, min(first + size, section.lattices), cost) for k, first in enumerate(firsts)]
+        each = sites * (_COST_FIELD if isinstance(section, RandomField) else _COST_COIN)
+        size = int(np.clip(_ITEM / each, 1, BATCH))
+    spans = [(first, min(first + size, section.lattices)) for first in range(0, section.lattices, size)]
+    clean = isinstance(section, CleanIsing)
+    # A batch costs the same however many of its bits have a lattice.
+    return [Item(name, k, a, b, each * (BATCH if clean else b - a)) for k, (a, b) in enumerate(spans)]
 
 
-def draw(
-    item: Item, section, seed: int, slab: Slab, tick: Callable[[float], None] = lambda _: None
-) -> Iterator[Sample]:
-    """Draw the states of a work item on a slab, in an order that depends on nothing but the config.
+class Task:
+    """A work item under way on a slab; all methods are collective over the slabs of the lattice.
 
-    `tick` is called with each finished share of the item's work; the shares sum to 1.
+    Attributes
+    ----------
+    share : float
+        How much of the work is done, 0 to 1.
+    done : bool
+        Whether all of it is.
+    avalanches : list of Avalanches
+        One for each field sweep at T = 0 that was finished since the list was last emptied.
     """
-    kind = {CleanIsing: _clean, RandomField: _random_field, Percolation: _percolation}[type(section)]
-    return kind(item, section, seed, slab, tick)
+
+    share = 0.0
+    done = False
+
+    def __init__(self, item: Item, section, seed: int, slab: Slab):
+        self.item, self.section, self.seed, self.slab = item, section, seed, slab
+        self.avalanches: list[Avalanches] = []
+
+    def advance(self) -> list[Sample]:
+        """Do the next bite of work; the samples that it finished, in an order that depends on the config alone."""
+        raise NotImplementedError
+
+    def state(self) -> tuple[dict[str, np.ndarray], dict]:
+        """Arrays over the own planes of the slab, shape (n_planes, n1, n2), and numbers, equal on all slabs."""
+        raise NotImplementedError
+
+    def restore(self, arrays: dict[str, np.ndarray], numbers: dict) -> None:
+        """Go back to a state, the arrays cut as this slab is."""
+        raise NotImplementedError
 
 
-def _clean(item: Item, section: CleanIsing, seed: int, slab: Slab, tick) -> Iterator[Sample]:
+class CleanTask(Task):
     """S2: thermalise with Metropolis sweeps and Wolff updates, then measure every few of both."""
-    temperatures = spread((section.temperature,), section.lattices, seed, item.name)[item.first : item.last]
-    batch = IsingBatch(slab, temperatures, rng.stream_key(seed, item.name, "chain"), item.number)
-    total = section.thermalization_sweeps + (section.measurements - 1) * section.sweeps_between
-    done = np.linspace(0, 1, _CHUNKS + 1)
-    sweeps = (done * section.thermalization_sweeps).astype(int)
-    updates = (done * section.thermalization_wolff).astype(int)
-    for chunk in range(_CHUNKS):
-        batch.run(int(sweeps[chunk + 1] - sweeps[chunk]), int(updates[chunk + 1] - updates[chunk]))
-        tick((sweeps[chunk + 1] - sweeps[chunk]) / total)
-    for measurement in range(section.measurements):
-        if measurement:
-            batch.run(section.sweeps_between, section.wolff_between)
-            tick(section.sweeps_between / total)
-        for bit, magnetization in enumerate(batch.magnetizations()):
-            yield Sample(
-                item.first + bit, measurement, temperatures[bit], 0.0, 0, magnetization, batch.sweeps, batch.spins(bit)
-            )
+
+    def __init__(self, item: Item, section: CleanIsing, seed: int, slab: Slab):
+        super().__init__(item, section, seed, slab)
+        self.temperatures = spread(section, (section.temperature,), seed, item.name)[item.first : item.last]
+        self.batch = IsingBatch(slab, self.temperatures, rng.stream_key(seed, item.name, "chain"), item.number)
+        self.measured = 0
+        self.total = section.thermalization_sweeps + (section.measurements - 1) * section.sweeps_between
+        self.bite = max(1, int(_BITE / (slab.lattice.n_sites * 1e-9 * _COST_SWEEP)))
+
+    def advance(self) -> list[Sample]:
+        s, batch = self.section, self.batch
+        if batch.sweeps < s.thermalization_sweeps:
+            begin, sweeps, updates = 0, s.thermalization_sweeps, s.thermalization_wolff
+        else:
+            begin = s.thermalization_sweeps + (self.measured - 1) * s.sweeps_between
+            sweeps, updates = s.sweeps_between, s.wolff_between
+        for k in range(batch.sweeps - begin, min(batch.sweeps - begin + self.bite, sweeps)):
+            batch.sweep()
+            for _ in range((k + 1) * updates // sweeps - k * updates // sweeps):
+                batch.wolff()
+        self._count()
+        if batch.sweeps < begin + sweeps:
+            return []
+        self.measured += 1
+        self._count()
+        return [
+            Sample(self.item.first + bit, self.measured - 1, self.temperatures[bit], s.field, 0, magnetization,
+                   energy, batch.sweeps, batch.spins(bit))
+            for bit, (magnetization, energy) in enumerate(zip(batch.magnetizations(), batch.energies()))
+        ]  # fmt: skip
+
+    def state(self) -> tuple[dict[str, np.ndarray], dict]:
+        numbers = {"sweeps": self.batch.sweeps, "updates": self.batch.updates, "measured": self.measured}
+        return {"words": self.batch.words[1:-1]}, numbers
+
+    def restore(self, arrays: dict[str, np.ndarray], numbers: dict) -> None:
+        self.batch.words[1:-1] = arrays["words"]
+        self.batch.sweeps, self.batch.updates = numbers["sweeps"], numbers["updates"]
+        self.measured = numbers["measured"]
+        self._count()
+
+    def _count(self) -> None:
+        self.share = self.batch.sweeps / self.total
+        self.done = self.measured == self.section.measurements
 
 
-def _random_field(item: Item, section: RandomField, seed: int, slab: Slab, tick) -> Iterator[Sample]:
-    """One adiabatic field sweep at T = 0; the first stable state at or past each target magnetization."""
-    disorder = spread((section.disorder,), section.lattices, seed, item.name)[item.first]
-    direction = 1 if item.number % 2 == 0 else -1
-    fields = direction * rfim.random_fields(slab, disorder, rng.stream_key(seed, item.name, "fields"), item.number)
-    flips = rfim.flip_fields(slab, fields)
-    share = uniforms(rng.stream_key(seed, item.name, "targets"), section.snapshots, item.number)
-    strata = (np.arange(section.snapshots) + share) / section.snapshots
-    targets = section.max_magnetization * (2 * strata - 1)
-    tick(1.0)
-    for snapshot, (field, magnetization) in enumerate(zip(*rfim.stable_states(slab, flips, targets))):
-        spins = (flips <= field) if direction == 1 else (flips > field)
-        yield Sample(
-            item.first,
-            snapshot,
-            disorder,
-            direction * field,
-            direction,
-            direction * magnetization,
-            0,
-            spins.astype(np.uint8),
-        )
+class LatticeTask(Task):
+    """Lattices one after another, each of them a bite; `draw` makes the samples of one."""
+
+    def __init__(self, item: Item, section, seed: int, slab: Slab):
+        super().__init__(item, section, seed, slab)
+        self.next = item.first
+
+    def advance(self) -> list[Sample]:
+        samples = self.draw(self.next)
+        self._count(self.next + 1)
+        return samples
+
+    def draw(self, lattice: int) -> list[Sample]:
+        """The samples of lattice number `lattice` of the class."""
+        raise NotImplementedError
+
+    def state(self) -> tuple[dict[str, np.ndarray], dict]:
+        return {}, {"next": self.next}
+
+    def restore(self, arrays: dict[str, np.ndarray], numbers: dict) -> None:
+        self._count(numbers["next"])
+
+    def _count(self, following: int) -> None:
+        self.next = following
+        self.share = (self.next - self.item.first) / (self.item.last - self.item.first)
+        self.done = self.next == self.item.last
 
 
-def _percolation(item: Item, section: Percolation, seed: int, slab: Slab, tick) -> Iterator[Sample]:
+class FieldSweepTask(LatticeTask):
+    """Adiabatic field sweeps at T = 0; of each the first stable state at or past every target magnetization."""
+
+    def __init__(self, item: Item, section: RandomField, seed: int, slab: Slab):
+        super().__init__(item, section, seed, slab)
+        self.disorder = spread(section, (section.disorder,), seed, item.name)
+
+    def draw(self, lattice: int) -> list[Sample]:
+        section, slab, name = self.section, self.slab, self.item.name
+        disorder, direction = self.disorder[lattice], field_direction(section, lattice)
+        fields = direction * rfim.random_fields(slab, disorder, rng.stream_key(self.seed, name, "fields"), lattice)
+        flips = rfim.flip_fields(slab, fields)
+        share = uniforms(rng.stream_key(self.seed, name, "targets"), section.snapshots, lattice)
+        strata = (np.arange(section.snapshots) + share) / section.snapshots
+        targets = section.max_magnetization * (2 * strata - 1)
+        samples = []
+        for snapshot, (field, magnetization) in enumerate(zip(*rfim.stable_states(slab, flips, targets))):
+            spins = ((flips <= field) if direction == 1 else (flips > field)).astype(np.uint8)
+            samples.append(Sample(lattice, snapshot, disorder, direction * field, direction, direction * magnetization,
+                                  exchange_energy(slab, spins), 0, spins))  # fmt: skip
+        return samples
+
+
+class PercolationTask(LatticeTask):
     """A biased coin for every site."""
-    p = spread(section.probability, section.lattices, seed, item.name)[item.first]
-    key = rng.stream_key(seed, item.name, "sites")
-    spins = percolation.sites(slab.lattice, p, key, item.number, slab.start, slab.stop)
-    magnetization = 2 * slab.sum(int(spins.sum())) / slab.lattice.n_sites - 1
-    tick(1.0)
-    yield Sample(item.first, 0, p, 0.0, 0, magnetization, 0, spins)
+
+    def __init__(self, item: Item, section: Percolation, seed: int, slab: Slab):
+        super().__init__(item, section, seed, slab)
+        self.probability = spread(section, section.probability, seed, item.name)
+
+    def draw(self, lattice: int) -> list[Sample]:
+        slab, p = self.slab, self.probability[lattice]
+        key = rng.stream_key(self.seed, self.item.name, "sites")
+        spins = percolation.sites(slab.lattice, p, key, lattice, slab.start, slab.stop)
+        magnetization = 2 * slab.sum(int(spins.sum())) / slab.lattice.n_sites - 1
+        return [Sample(lattice, 0, p, 0.0, 0, magnetization, exchange_energy(slab, spins), 0, spins)]
 
 
-def spread(ranges: tuple[tuple[float, float], ...], count: int, seed: int, name: str) -> np.ndarray:
-    """Parameters of `count` lattices, shape (count,): lattice k takes range k % len(ranges), one number a stratum."""
-    share = uniforms(rng.stream_key(seed, name, "parameter"), count, 0)
-    values = np.empty(count)
+def make_task(item: Item, section, seed: int, slab: Slab) -> Task:
+    """The task of a work item on a slab, at its start."""
+    kind = {CleanIsing: CleanTask, RandomField: FieldSweepTask, Percolation: PercolationTask}[type(section)]
+    return kind(item, section, seed, slab)
+
+
+def field_direction(section: RandomField, lattice: int) -> int:
+    """+1 where the field of this lattice rises, -1 where it falls; on a grid each value gets both."""
+    if section.directions != "both":
+        return 1 if section.directions == "up" else -1
+    return 1 if lattice // (section.grid or 1) % 2 == 0 else -1
+
+
+def spread(section, ranges: tuple[tuple[float, float], ...], seed: int, name: str) -> np.ndarray:
+    """Parameters of all lattices of a class, shape (lattices,): lattice k takes range k % len(ranges).
+
+    On a grid it takes the next of its equally spaced values, else a number drawn from a stratum of its own.
+    """
+    share = uniforms(rng.stream_key(seed, name, "parameter"), section.lattices, 0)
+    values = np.empty(section.lattices)
     for k, (low, high) in enumerate(ranges):
         mine = slice(k, None, len(ranges))
         n = len(values[mine])
-        values[mine] = low + (high - low) * (np.arange(n) + share[mine]) / max(n, 1)
+        if section.grid:
+            values[mine] = np.linspace(low, high, section.grid)[np.arange(n) % section.grid]
+        else:
+            values[mine] = low + (high - low) * (np.arange(n) + share[mine]) / max(n, 1)
     return values
 
 
 @njit(cache=True)
 def uniforms(key, count, item):
-    """`count` uniform numbers in (0, 1), shape (count,), of one work item."""
+    """`count` uniform numbers in (0, 1), shape (count,), of one work item or lattice."""
     values = np.empty(count)
     for k in range(count):
         values[k] = rng.uniform(key, item, 0, k)
