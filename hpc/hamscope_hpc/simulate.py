@@ -222,7 +222,12 @@ def _write(config: Config, out: Path, comm: MPI.Comm, columns: np.ndarray, packe
         for name in slices.COLUMNS:  # contiguous and without filters: one rank may write them alone
             file[name][:] = columns[name]
     values = {name: columns[name] for name in slices.COLUMNS}
-    content = comm.bcast(slices.content_hash(np.concatenate(digests), values, np.zeros(0, slices.AVALANCHES)) if comm.rank == 0 else None, 0)
+    content = comm.bcast(
+        slices.content_hash(np.concatenate(digests), values, np.zeros(0, slices.AVALANCHES))
+        if comm.rank == 0
+        else None,
+        0,
+    )
     if file:
         software = provenance.software_versions("numpy", "numba")
         slices.finish(file, provenance.section_json(config.simulate), config.simulate.seed, software, content)
