@@ -2,9 +2,12 @@
 
 import json
 import re
+import signal
+import time
 
 import pytest
 from engines import ROOT, hamscope
+from killing import Job, until
 
 from hamscope.data.results import read_results
 from hamscope.data.slices import read_slices
@@ -88,3 +91,27 @@ def test_the_record_of_the_run_is_beside_the_result(first):
     folder, _ = first
     record = json.loads((folder / "slices.run.json").read_text())
     assert record["ranks"] >= 1 and record["seconds"] > 0
+
+
+def test_a_stop_while_simulating_is_passed_to_the_ranks(tmp_path):
+    """SIGTERM to `hamscope run`: 75, the work is kept, and the same command goes on from it.
+
+    Seen to fail with SIGTERM sent on to mpiexec, which kills the ranks (status 1).
+    """
+    config, folder = tmp_path / "long.toml", tmp_path / "out"
+    config.write_text(TINY.read_text().replace("thermalization_sweeps = 100\n", "thermalization_sweeps = 200_000\n"))
+    work = folder / "slices.h5.work"
+    command = ["run", str(config), "--out", str(folder), "--ranks", "2"]
+    job = Job(1, *command)
+    assert until(lambda: len(list(work.glob("*.json"))) > 1, job)
+    job.process.send_signal(signal.SIGTERM)
+    status, err = job.wait(60)
+    assert status == 75 and "the same command goes on" in err, err
+    stored = sorted(path.name for path in work.glob("*.json"))
+    assert len(stored) > 1
+    job = Job(1, *command)
+    assert until(lambda: (work / "lock").exists(), job)
+    time.sleep(1.0)
+    job.process.send_signal(signal.SIGTERM)
+    status, err = job.wait(60)
+    assert status == 75 and f"going on from {work}" in err, err

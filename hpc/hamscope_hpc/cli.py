@@ -13,9 +13,9 @@ import click
 
 from hamscope import __version__
 from hamscope.config import Classify, load_config
-from hamscope.errors import Stopped, UserError
+from hamscope.errors import Failed, Stopped, UserError
 
-EXIT_FAILURE, EXIT_USER, EXIT_STOPPED = 1, 2, 75
+EXIT_FAILURE, EXIT_USER = 1, 2
 
 replace_option = click.option("--replace", is_flag=True, help="Replace an output that was made from other inputs.")
 
@@ -30,27 +30,36 @@ def hamscope():
 @click.argument("config")
 @click.option("--out", required=True, help="The slices file to write.")
 @click.option("--ranks-per-lattice", type=int, help="Ranks that share a lattice; by default what should be fastest.")
+@click.option("--checkpoint-every", default=60.0, show_default=True, type=click.FloatRange(0), metavar="SECONDS",
+              help="Time between two checkpoints.")  # fmt: skip
+@click.option("--mpi-io-hint", "hints", multiple=True, metavar="KEY=VALUE", help="A hint for MPI-IO; may be repeated.")
 @replace_option
-def simulate(config, out, ranks_per_lattice, replace):
-    """Draw the images of CONFIG's models.  Start it with mpiexec or srun to use more than one process."""
+def simulate(config, out, ranks_per_lattice, checkpoint_every, hints, replace):
+    """Draw the images of CONFIG's models.  Start it with mpiexec or srun to use more than one process.
+
+    A signal (SIGTERM, SIGUSR1, Ctrl-C) stops it with status 75, and the same command goes on, also on another number
+    of processes.  Until the end all work is in the folder OUT.work.
+    """
     from mpi4py import MPI
 
     from hamscope_hpc.simulate import simulate
 
     comm = MPI.COMM_WORLD
     try:
-        simulate(load_config(config), out, comm, ranks_per_lattice, replace)
-    except UserError as error:
+        pairs = dict(_pair(hint) for hint in hints)
+        simulate(load_config(config), out, comm, ranks_per_lattice, replace, checkpoint_every, pairs)
+    except (UserError, Stopped, Failed) as error:  # on all ranks alike
         if comm.rank == 0:
             say(error)
         sys.stderr.flush()
-        sys.exit(EXIT_USER)
+        sys.exit(error.exit_status)
     except BaseException as error:
         # Collective calls of the other ranks would wait for ever: end the whole job, on every rank.
-        stopped = isinstance(error, KeyboardInterrupt)
-        if not stopped:
+        if not isinstance(error, KeyboardInterrupt):
             traceback.print_exc()
-        say(f"simulate: rank {comm.rank} {'was stopped' if stopped else f'failed: {error!r}'}; {out} was not written")
+        say(
+            f"simulate: rank {comm.rank} failed: {error!r}; {out} was not written, what is stored in {out}.work is kept"
+        )
         sys.stderr.flush()
         comm.Abort(EXIT_FAILURE)
 
@@ -133,6 +142,13 @@ def run(config, frames, out, ranks, workers):
     run(config, out, list(frames), ranks=ranks, workers=workers)
 
 
+def _pair(hint: str) -> tuple[str, str]:
+    key, equals, value = hint.partition("=")
+    if not (key and equals):
+        raise UserError(f"--mpi-io-hint {hint}: write KEY=VALUE, such as striping_factor=8")
+    return key, value
+
+
 def say(message) -> None:
     """One message on stderr, every line with the name of the command."""
     for line in str(message).splitlines() or [""]:
@@ -153,12 +169,9 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(EXIT_USER)
-    except UserError as error:
+    except (UserError, Stopped, Failed) as error:
         say(error)
-        sys.exit(EXIT_USER)
-    except Stopped as error:
-        say(error)
-        sys.exit(EXIT_STOPPED)
+        sys.exit(error.exit_status)
     except (click.Abort, KeyboardInterrupt):
         say("stopped")
         sys.exit(EXIT_FAILURE)

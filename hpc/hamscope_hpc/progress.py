@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # importing it starts MPI, and `duration` serves programs without MPI too
     from mpi4py import MPI
 
+    from hamscope_hpc.stop import Stop
+
 _TAG = 7
 
 
@@ -20,9 +22,14 @@ class Progress:
         self.comm = comm
         self.lattices, self.cost = lattices, cost
         self.lattices_done, self.cost_done = 0, 0.0
+        self.lattices_before, self.cost_before = 0, 0.0
         self.begin = self.shown = time.monotonic()
         self.terminal = sys.stderr.isatty()
         self.requests = []
+
+    def before(self, lattices: int, cost: float) -> None:
+        """Say that so much was finished before this job began; the rate and the time left do not count it."""
+        self.lattices_before, self.cost_before = lattices, cost
 
     def done(self, lattices: int, cost: float) -> None:
         """Say that so many lattices and so much of the cost were finished here."""
@@ -36,26 +43,27 @@ class Progress:
         if time.monotonic() - self.shown > (0.5 if self.terminal else 60.0):
             self.show()
 
-    def wait(self) -> None:
-        """Return when every rank has finished its work; rank 0 shows the progress of the others meanwhile."""
-        if self.comm.rank:
-            for request in self.requests:
-                request.wait()
-        else:
-            while self.lattices_done < self.lattices:
+    def wait(self, stop: "Stop") -> None:
+        """Return when every rank has finished its work or stopped; rank 0 shows how far the others are."""
+        everyone = self.comm.Ibarrier()
+        while not everyone.Test():
+            stop.poll()
+            if self.comm.rank == 0:
                 self.done(0, 0.0)
-                time.sleep(0.01)
+            time.sleep(0.01)
+        if self.comm.rank == 0:
+            self.done(0, 0.0)
             self.show(end=True)
-        self.comm.Ibarrier().Wait()
 
     def show(self, end: bool = False) -> None:
         """Print lattices done, rate and time left on stderr."""
         self.shown = time.monotonic()
         elapsed = self.shown - self.begin
-        share = min(self.cost_done / self.cost, 1.0) if self.cost else 1.0
-        left = "" if end or share < 0.002 else f", {duration(elapsed * (1 / share - 1))} left"
+        here = min(self.cost_done / max(self.cost - self.cost_before, 1e-9), 1.0)
+        left = "" if end or here < 0.002 else f", {duration(elapsed * (1 / here - 1))} left"
+        share = min((self.cost_before + self.cost_done) / self.cost, 1.0) if self.cost else 1.0
         line = (
-            f"simulate: {self.lattices_done}/{self.lattices} lattices, {100 * (1.0 if end else share):.0f} %, "
+            f"simulate: {self.lattices_before + self.lattices_done}/{self.lattices} lattices, {100 * share:.0f} %, "
             f"{self.lattices_done / max(elapsed, 1e-9):.1f} lattices/s, {duration(elapsed)}{left}"
         )
         if self.terminal:

@@ -6,13 +6,14 @@ OUT/run.json  OUT/slices.h5  OUT/bundle/  OUT/frames/*.tif  OUT/results.h5  OUT/
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 from hamscope import provenance
 from hamscope.config import Config, Film, load_config
-from hamscope.errors import UserError
+from hamscope.errors import Failed, Stopped, UserError
 
 _MARK = "run.json"
 
@@ -81,14 +82,19 @@ def simulate_in_ranks(config_path: str, config: Config, slices: Path, ranks: int
         # Open MPI refuses to run as root, which is what one is in a container, unless told twice.
         environment |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
     process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL)
-    try:
-        status = process.wait()
-    except KeyboardInterrupt:
-        process.terminate()
-        process.wait()
-        raise
+    stopped = False
+    while True:
+        try:
+            status = process.wait()
+            break
+        except KeyboardInterrupt:
+            # mpiexec passes this signal on and waits for the ranks; at SIGTERM it would kill them after a second.
+            process.send_signal(signal.SIGUSR1)
+            stopped = True
+    if stopped or status == Stopped.exit_status:
+        raise Stopped(f"run: stopped while simulating; all is kept in {slices}.work, the same command goes on")
     if status:
-        raise RuntimeError(f"the simulation ended with status {status}")
+        raise Failed(f"run: the simulation ended with status {status}; its last lines say why")
 
 
 def make_films(config: Config, folder: str | Path) -> list[Path]:

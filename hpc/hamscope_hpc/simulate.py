@@ -1,9 +1,9 @@
-"""MPI rank program: a config to a slices file, the same bytes on any number of ranks.
+"""MPI rank program: a config to a slices file, the same bytes on any number of ranks, and never lost half-way.
 
 The ranks form groups; a group cuts each of its lattices into slabs (`hamscope_hpc.slabs`), and the work items of all
 classes are spread over the groups.  What is drawn lives in `hamscope.sim.samples`; here it is scheduled, its planes
-are put together, and all images reach the file in one pass of collective writes.  Where the HDF5 library is serial,
-rank 0 writes what the others send.
+are put together, and everything goes through the work folder (`hamscope_hpc.work`) to the collective writer
+(`hamscope_hpc.writer`).  A job that ends at any moment, and a new one on another number of ranks, go on from there.
 """
 
 import json
@@ -11,6 +11,7 @@ import os
 import socket
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import h5py
@@ -20,24 +21,29 @@ from mpi4py import MPI
 from hamscope import provenance
 from hamscope.config import Config
 from hamscope.data import slices
-from hamscope.errors import ContractError, UserError
+from hamscope.errors import ContractError, Failed, Stopped, UserError
 from hamscope.models import BY_NAME, CLASS_NAMES
 from hamscope.sim import samples
-from hamscope.sim.lattice import Lattice, image_planes
+from hamscope.sim.lattice import Lattice, Plane, image_planes
+from hamscope_hpc import writer
+from hamscope_hpc.lock import JobLock
 from hamscope_hpc.progress import Progress, duration
 from hamscope_hpc.slabs import MpiSlab
+from hamscope_hpc.stop import Reason, Stop
+from hamscope_hpc.work import Rows, Work, difference, section, why
 
-# Images in one collective write: bounds the memory for them, and is the same for any number of ranks.
-_BLOCK = 1024
-_ROW = np.dtype(
-    [("key", "i8", 4)] + [(name, "u1" if name == "model" else column.dtype) for name, column in slices.COLUMNS.items()]
-)
+CHECKPOINT = 60.0
+# What a group does between two bites of work, in the order of urgency.
+_GO_ON, _SAVE, _SAVE_AND_STOP, _STOP = range(4)
 
 
 def simulate(
-    config: Config, out: str | Path, comm: MPI.Comm, ranks_per_lattice: int | None = None, replace=False
-) -> None:
+    config: Config, out: str | Path, comm: MPI.Comm, ranks_per_lattice: int | None = None, replace: bool = False,
+    checkpoint: float = CHECKPOINT, hints: dict[str, str] | None = None,
+) -> None:  # fmt: skip
     """Draw everything the config asks for and write it to `out`; collective over `comm`.
+
+    Work that an earlier call left in the folder `out`.work is gone on with, on any number of ranks.
 
     Parameters
     ----------
@@ -45,49 +51,56 @@ def simulate(
         How many ranks share a lattice; by default what should be fastest.  More than one also means less memory a
         rank.  The result does not depend on it.
     replace : bool
-        Replace a slices file of another config instead of refusing to.
+        Replace a slices file, or unfinished work, of another config instead of refusing to.
+    checkpoint : float
+        Seconds between two checkpoints of a work item.
+    hints : dict, optional
+        Hints for MPI-IO beside those that fit the file system.
 
     Raises
     ------
     UserError
-        On all ranks alike, before anything is computed: `out` cannot be written or belongs to another config.
+        On all ranks alike, before anything is computed: `out` cannot be written, belongs to another config, or
+        another job works on it.
+    Stopped
+        On all ranks alike: a signal came, all is stored.
+    Failed
+        On all ranks alike: something could not be stored; what was stored before is still there.
     """
-    out = Path(out)
+    out, work = Path(out), Work(out)
     begin = time.monotonic()
     if _on_root(comm, lambda: _finished(config, out, replace)):
         return
-    items = [
-        item
-        for name, s in config.simulate.classes.items()
-        for item in samples.work_items(name, s, config.simulate.image_size)
-    ]
-    groups = _on_root(comm, lambda: choose_groups(items, comm.size, config.simulate.image_size, ranks_per_lattice))
-    mine = comm.rank * groups // comm.size
-    group = comm.Split(mine, comm.rank)
-    n_lattices = sum(item.last - item.first for item in items)
-    if comm.rank == 0:
-        print(f"simulate: {n_lattices} lattices of {len(config.simulate.classes)} classes on {comm.size} ranks, "
-              f"{groups} lattices or batches of {samples.BATCH} at a time", file=sys.stderr)  # fmt: skip
-    progress = Progress(comm, n_lattices, sum(item.cost for item in items))
-    rows, packed = [], []
-    for item in assign(items, groups)[mine]:
-        _compute(item, config, group, progress, rows, packed)
-    progress.wait()
-    computed = time.monotonic()
-    size = config.simulate.image_size
-    rows, packed = np.array(rows, _ROW), np.array(packed, np.uint8).reshape(len(rows), -1)
-    columns, positions = _order(comm, rows)
-    if comm.rank == 0:
-        print(f"simulate: writing {len(columns)} images to {out}", file=sys.stderr)
-    images = _redistribute(comm, positions, packed, len(columns))
-    _write(config, out, comm, columns, images, size)
-    if comm.rank == 0:
-        _write_sidecar(out, config, comm.size, groups, len(columns), computed - begin, time.monotonic() - begin)
-        print(
-            f"simulate: {out} is complete, {len(columns)} images in {duration(time.monotonic() - begin)}",
-            file=sys.stderr,
-        )
-    group.Free()
+    lock = JobLock(work.folder / "lock")
+    with Stop(comm) as stop:
+        try:
+            resumed = _on_root(comm, lambda: _claim(work, lock, config, replace))
+            _check_shared(work, comm)
+            items = all_items(config)
+            seconds = _compute_all(items, config, work, comm, stop, lock, ranks_per_lattice, checkpoint, resumed)
+            computed = time.monotonic()
+            if comm.rank == 0:
+                print(f"simulate: writing {out}", file=sys.stderr, flush=True)
+            manifests = comm.bcast([work.manifest(item) for item in items] if comm.rank == 0 else None, 0)
+            parts = writer.Parts(work, items, manifests)
+            hints = writer.stripe_hints(
+                out.absolute().parent, len(parts) * config.simulate.image_size**2, comm.size
+            ) | (hints or {})
+            written = writer.write(config, out, parts, comm, hints)
+            seconds["writing"] = time.monotonic() - computed
+            if comm.rank == 0:
+                _write_sidecar(out, config, comm.size, resumed, written, seconds, time.monotonic() - begin)
+                work.remove()
+                _say_written(out, written, seconds["writing"], time.monotonic() - begin)
+        finally:
+            lock.release()
+    comm.Barrier()
+
+
+def all_items(config: Config) -> list[samples.Item]:
+    """All work items of a config, in the order of the slices file."""
+    simulate = config.simulate
+    return [item for name, s in simulate.classes.items() for item in samples.work_items(name, s, simulate.image_size)]
 
 
 def choose_groups(items: list[samples.Item], ranks: int, length: int, ranks_per_lattice: int | None = None) -> int:
@@ -120,136 +133,157 @@ def assign(items: list[samples.Item], groups: int) -> list[list[samples.Item]]:
     return shares
 
 
-def _compute(item, config: Config, group: MPI.Comm, progress: Progress, rows: list, packed: list) -> None:
-    """Draw one item on this group; add the images that fell to this rank to `rows` and `packed`."""
-    simulate = config.simulate
-    lattice = Lattice.of_dimension(BY_NAME[item.name].dimension, simulate.image_size, simulate.boundary)
-    slab = MpiSlab(group, lattice)
-    planes = image_planes(lattice)
+def _compute_all(
+    items, config: Config, work: Work, comm: MPI.Comm, stop: Stop, lock: JobLock, ranks_per_lattice, checkpoint, resumed
+) -> Counter:
+    """Finish every item; the seconds of all ranks by what they went to.  Raises Stopped or Failed on all ranks."""
+    begin = time.monotonic()
+    manifests = comm.bcast([work.manifest(item) for item in items] if comm.rank == 0 else None, 0)
+    left = [
+        item._replace(cost=item.cost * (1 - (manifest["share"] if manifest else 0)))
+        for item, manifest in zip(items, manifests)
+        if not (manifest and manifest["done"])
+    ]
+    length = config.simulate.image_size
+    groups = _on_root(comm, lambda: choose_groups(left, comm.size, length, ranks_per_lattice))
+    mine = comm.rank * groups // comm.size
+    group = comm.Split(mine, comm.rank)
+    n_lattices = sum(item.last - item.first for item in items)
+    progress = Progress(comm, n_lattices, sum(item.cost for item in items))
+    progress.before(
+        n_lattices - sum(item.last - item.first for item in left), progress.cost - sum(item.cost for item in left)
+    )
+    if comm.rank == 0:
+        goes_on = f", going on from {work.folder}" if resumed else ""
+        print(f"simulate: {n_lattices} lattices of {len(config.simulate.classes)} classes on {comm.size} ranks, "
+              f"{groups} lattices or batches of {samples.BATCH} at a time{goes_on}", file=sys.stderr)  # fmt: skip
+    seconds = Counter()
+    for item in assign(left, groups)[mine]:
+        run = ItemRun(item, config, work, group, progress, stop, lock, checkpoint)
+        finished = run.finish()
+        seconds.update(run.seconds)
+        if not finished:
+            break
+    waiting = time.monotonic()
+    progress.wait(stop)
+    seconds["waiting"] = time.monotonic() - waiting
+    group.Free()
+    reason = stop.agree()
+    seconds["computing"] = (
+        time.monotonic() - begin - sum(seconds[k] for k in ("communication", "checkpoints", "waiting"))
+    )
+    total = sum(comm.allgather(seconds), Counter())
+    if comm.rank == 0:
+        _say_shares(total)
+    if reason is None:
+        return total
+    if reason.failed:
+        raise Failed(reason.text)
+    raise Stopped(f"simulate: stopped by {reason.text}; all is kept in {work.folder}, the same command goes on")
 
-    model = CLASS_NAMES.index(item.name)
-    task = samples.make_task(item, simulate.classes[item.name], simulate.seed, slab)
-    while not task.done:
-        before = task.share
-        for sample in task.advance():
-            for number, plane in enumerate(planes):
-                image = _gather_plane(slab, sample.spins, plane, number % group.size)
-                if image is None:
-                    continue
-                rows.append((
-                    (model, sample.lattice, sample.measurement, number), model, sample.parameter, sample.field,
-                    sample.direction, 2 * float(image.mean()) - 1, sample.magnetization, sample.energy, plane.axis,
-                    plane.position, plane.surface, sample.lattice, sample.sweep,
-                ))  # fmt: skip
-                packed.append(np.packbits(image))
-        if group.rank == 0:
-            progress.done(0, (task.share - before) * item.cost)
-    if group.rank == 0:
-        progress.done(item.last - item.first, 0.0)
+
+class ItemRun:
+    """One work item on the ranks of a group, from its start or its last checkpoint to its end or a stop."""
+
+    def __init__(
+        self, item, config: Config, work: Work, group: MPI.Comm, progress, stop: Stop, lock, checkpoint: float
+    ):
+        simulate = config.simulate
+        lattice = Lattice.of_dimension(BY_NAME[item.name].dimension, simulate.image_size, simulate.boundary)
+        self.item, self.work, self.group, self.progress, self.stop, self.lock = item, work, group, progress, stop, lock
+        self.slab = MpiSlab(group, lattice)
+        self.planes = image_planes(lattice)
+        self.task = samples.make_task(item, simulate.classes[item.name], simulate.seed, self.slab)
+        self.checkpoint, self.saved = checkpoint, time.monotonic()
+        self.seconds = Counter()
+        manifest = group.bcast(work.manifest(item) if group.rank == 0 else None, 0)
+        if manifest:
+            work.restore(item, self.task, self.slab, manifest)
+        self.whole = item.cost / (1 - self.task.share) if not self.task.done else 0.0
+        n_bytes = -(-(simulate.image_size**2) // 8)
+        table = (lambda kind: work.table(item, manifest, kind)) if manifest and group.rank == 0 else None
+        self.rows = Rows(n_bytes, table)
+
+    def finish(self) -> bool:
+        """Compute and store; False where all ranks stop before the end of the item."""
+        while not self.task.done:
+            before = self.task.share
+            for sample in self.task.advance():
+                self._collect(sample)
+            self._collect_avalanches()
+            if self.group.rank == 0:
+                self.progress.done(0, (self.task.share - before) * self.whole)
+            order = self._agree()
+            if order == _SAVE_AND_STOP or (order == _SAVE and not self.task.done):
+                self._save()
+            if order >= _SAVE_AND_STOP:
+                return False
+        if not self._save():
+            return False
+        if self.group.rank == 0:
+            self.progress.done(self.item.last - self.item.first, 0.0)
+        self.seconds["communication"] += self.slab.seconds
+        return True
+
+    def _agree(self) -> int:
+        """What to do before the next bite, the same on all ranks of the group: the most urgent that any knows."""
+        if self.lock.lost:
+            self.stop.announce(Reason(f"{self.work.folder}: another job took it over while this one was silent", True))
+        reason = self.stop.poll()
+        if reason:
+            order = _STOP if reason.failed else _SAVE_AND_STOP
+        else:
+            order = _SAVE if time.monotonic() - self.saved > self.checkpoint else _GO_ON
+        return int(self.slab.max(order))
+
+    def _save(self) -> bool:
+        """A checkpoint; where it fails all ranks are told, and what was stored before stays."""
+        begin = time.monotonic()
+        try:
+            self.work.save(self.item, self.task, self.rows, self.group)
+        except OSError as error:
+            self.stop.announce(Reason(
+                f"{self.work.folder}: cannot be written, {why(error)}; what was stored before is kept there: mend that "
+                "and start the same command again", True,
+            ))  # fmt: skip
+            return False
+        finally:
+            self.saved = time.monotonic()
+            self.seconds["checkpoints"] += self.saved - begin
+        return True
+
+    def _collect(self, sample: samples.Sample) -> None:
+        """Add the images of a state to the rows, on the first rank of the group."""
+        model = CLASS_NAMES.index(self.item.name)
+        for number, plane in enumerate(self.planes):
+            image = _gather_plane(self.slab, sample.spins, plane)
+            if image is None:
+                continue
+            self.rows.rows.append((
+                (sample.lattice, sample.measurement, number), model, sample.parameter, sample.field, sample.direction,
+                2 * float(image.mean()) - 1, sample.magnetization, sample.energy, plane.axis, plane.position,
+                plane.surface, sample.lattice, sample.sweep,
+            ))  # fmt: skip
+            self.rows.bits.append(np.packbits(image))
+
+    def _collect_avalanches(self) -> None:
+        model = CLASS_NAMES.index(self.item.name)
+        for lattice, parameter, direction, counts in self.task.avalanches:
+            self.rows.avalanches.append((model, lattice, parameter, direction, counts))
+        self.task.avalanches.clear()
 
 
-def _gather_plane(slab: MpiSlab, spins: np.ndarray, plane, owner: int) -> np.ndarray | None:
-    """One plane of a lattice whole, shape (L, L) uint8, on one rank of the group; None on the others.
-
-    A plane across the slabs is put together on rank `owner`; a plane inside a slab stays where it is.
-    """
+def _gather_plane(slab: MpiSlab, spins: np.ndarray, plane: Plane) -> np.ndarray | None:
+    """One plane of a lattice whole, shape (L, L) uint8, on the first rank of the group; None on the others."""
     if plane.axis == 0:
         inside = slab.start <= plane.position < slab.stop
-        return spins[plane.position - slab.start] if inside else None
-    part = np.ascontiguousarray(spins.take(plane.position, plane.axis))
-    if slab.comm.size == 1:
-        return part
-    parts = slab.comm.gather(part, owner)
-    return None if parts is None else np.concatenate(parts)
-
-
-def _order(comm: MPI.Comm, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """All rows in the order of the file (class, lattice, measurement, plane), and where this rank's images go."""
-    counts = comm.allgather(len(rows))
-    everything = np.concatenate(comm.allgather(rows))
-    order = np.lexsort(everything["key"].T[::-1])
-    position = np.empty(len(order), np.int64)
-    position[order] = np.arange(len(order))
-    first = sum(counts[: comm.rank])
-    return everything[order], position[first : first + len(rows)]
-
-
-def _share(block: int, n_images: int, size: int, rank: int) -> tuple[int, int]:
-    """First and last (exclusive) image of block `block` that `rank` of `size` writes."""
-    low, high = block * _BLOCK, min((block + 1) * _BLOCK, n_images)
-    return low + (high - low) * rank // size, low + (high - low) * (rank + 1) // size
-
-
-def _redistribute(comm: MPI.Comm, positions: np.ndarray, packed: np.ndarray, n_images: int) -> list[np.ndarray]:
-    """Send every image to the rank that will write it: the packed images of this rank's share, a list over blocks."""
-    blocks = -(-n_images // _BLOCK)
-    owner = np.empty(n_images, np.int64)
-    for block in range(blocks):
-        for rank in range(comm.size):
-            owner[slice(*_share(block, n_images, comm.size, rank))] = rank
-    to = owner[positions]
-    received = comm.alltoall([(positions[to == rank], packed[to == rank]) for rank in range(comm.size)])
-    where = np.concatenate([position for position, _ in received])
-    images = np.concatenate([image for _, image in received])[np.argsort(where)]
-    lengths = [high - low for low, high in (_share(block, n_images, comm.size, comm.rank) for block in range(blocks))]
-    return np.split(images, np.cumsum(lengths)[:-1])
-
-
-def _write(config: Config, out: Path, comm: MPI.Comm, columns: np.ndarray, packed: list[np.ndarray], size: int) -> None:
-    """The one collective writer: all ranks write their shares, block by block; rank 0 alone with a serial HDF5."""
-    parallel = h5py.get_config().mpi
-    temporary = comm.bcast(out.with_name(f".{out.name}.{socket.gethostname()}.{os.getpid()}.part"), 0)
-    digests = []
-    file = None
-    if parallel:
-        file = h5py.File(temporary, "w", driver="mpio", comm=comm)
-    elif comm.rank == 0:
-        file = h5py.File(temporary, "w")
-    if file:
-        slices.create(file, len(columns), size)
-    for block, bits in enumerate(packed):
-        images = np.unpackbits(bits, axis=1, count=size * size).reshape(-1, size, size)
-        gathered = comm.gather((images if not parallel else None, slices.image_digests(images)), 0)
-        if comm.rank == 0:
-            digests += [digest for _, digest in gathered]
-        if parallel:
-            _write_share(file["images"], *_share(block, len(columns), comm.size, comm.rank), images)
-        elif comm.rank == 0:
-            low = block * _BLOCK
-            whole = np.concatenate([image for image, _ in gathered])
-            file["images"][low : low + len(whole)] = whole
-    if comm.rank == 0:
-        for name in slices.COLUMNS:  # contiguous and without filters: one rank may write them alone
-            file[name][:] = columns[name]
-    values = {name: columns[name] for name in slices.COLUMNS}
-    content = comm.bcast(
-        slices.content_hash(np.concatenate(digests), values, np.zeros(0, slices.AVALANCHES))
-        if comm.rank == 0
-        else None,
-        0,
-    )
-    if file:
-        software = provenance.software_versions("numpy", "numba")
-        slices.finish(file, provenance.section_json(config.simulate), config.simulate.seed, software, content)
-        file.close()
-    if comm.rank == 0:
-        provenance.publish(temporary, out)
-    comm.Barrier()
-
-
-def _write_share(dataset: h5py.Dataset, low: int, high: int, images: np.ndarray) -> None:
-    """Write images [low, high) collectively; a rank without images takes part with an empty selection."""
-    file_space = dataset.id.get_space()
-    memory_space = h5py.h5s.create_simple((max(high - low, 1), *dataset.shape[1:]))
-    if high > low:
-        file_space.select_hyperslab((low, 0, 0), images.shape)
+        part = spins[plane.position - slab.start : plane.position - slab.start + 1 if inside else 0]
     else:
-        file_space.select_none()
-        memory_space.select_none()
-        images = np.zeros((1, *dataset.shape[1:]), np.uint8)
-    transfer = h5py.h5p.create(h5py.h5p.DATASET_XFER)
-    transfer.set_dxpl_mpio(h5py.h5fd.MPIO_COLLECTIVE)
-    dataset.id.write(memory_space, file_space, np.ascontiguousarray(images), dxpl=transfer)
+        part = np.ascontiguousarray(spins.take(plane.position, plane.axis))
+    parts = slab.gather(part)
+    if parts is None:
+        return None
+    return np.concatenate(parts).reshape(-1, parts[0].shape[-1])
 
 
 def _finished(config: Config, out: Path, replace: bool) -> bool:
@@ -261,37 +295,71 @@ def _finished(config: Config, out: Path, replace: bool) -> bool:
         made = slices.read_attributes(out)
     except ContractError as error:
         raise UserError(f"{error}; {out} is in the way: remove it or choose another --out") from None
-    if (
-        made["config"] == provenance.section_json(config.simulate)
-        and made["software"]["hamscope"] == provenance.__version__
-    ):
+    if made["config"] == section(config) and made["software"]["hamscope"] == provenance.__version__:
         print(f"simulate: {out} is complete and of this config, nothing to do", file=sys.stderr)
         return True
     if replace:
         return False
-    changed = _difference(json.loads(made["config"]), json.loads(provenance.section_json(config.simulate)))
+    changed = difference(json.loads(made["config"]), json.loads(section(config))) or "another version of hamscope"
     raise UserError(f"{out}: was made from another config ({changed}); choose another --out, or --replace it")
 
 
-def _difference(old: dict, new: dict, path: str = "simulate") -> str:
-    """The first value in which two configs differ, in words."""
-    for key in sorted({*old, *new}):
-        a, b = old.get(key), new.get(key)
-        if isinstance(a, dict) and isinstance(b, dict) and a != b:
-            return _difference(a, b, f"{path}.{key}")
-        if a != b:
-            return f"{path}.{key} = {a} there, {b} here"
-    return "another version of hamscope"
+def _claim(work: Work, lock: JobLock, config: Config, replace: bool) -> bool:
+    """Take the work folder, of this config alone; True where it holds work to go on with."""
+    try:
+        work.folder.mkdir(exist_ok=True)
+        lock.acquire()
+        try:
+            return work.open(config)
+        except UserError:
+            if not replace:
+                raise
+            for path in work.folder.iterdir():
+                if path != lock.path:
+                    path.unlink()
+            return work.open(config)
+    except OSError as error:
+        raise UserError(f"{work.folder}: cannot be written, {why(error)}; choose another --out") from None
+
+
+def _check_shared(work: Work, comm: MPI.Comm) -> None:
+    """UserError on all ranks unless all of them see the work folder."""
+    blind = [host for host in comm.allgather(None if work.folder.exists() else socket.gethostname()) if host]
+    if blind:
+        raise UserError(
+            f"{work.folder}: cannot be seen from {', '.join(sorted(set(blind)))}; choose an --out that all nodes share"
+        )
+
+
+def _say_shares(seconds: Counter) -> None:
+    """Print what the ranks spent their time on, in shares of all of it."""
+    total = sum(seconds[k] for k in ("computing", "communication", "checkpoints", "waiting"))
+    shares = ", ".join(
+        f"{100 * seconds[k] / max(total, 1e-9):.0f} % {k}"
+        for k in ("computing", "communication", "checkpoints", "waiting")
+    )
+    print(f"simulate: the ranks spent {shares}", file=sys.stderr, flush=True)
+
+
+def _say_written(out: Path, written: writer.Written, seconds: float, total: float) -> None:
+    print(
+        f"simulate: wrote {written.bytes * 1e-6:.1f} MB in {duration(seconds)}, {written.bandwidth:.0f} MB/s beside "
+        f"{written.plain_bandwidth:.0f} MB/s of a plain sequential write\n"
+        f"simulate: {out} is complete, {written.images} images in {duration(total)}",
+        file=sys.stderr,
+    )
 
 
 def _write_sidecar(
-    out: Path, config: Config, ranks: int, groups: int, n_images: int, computing: float, total: float
+    out: Path, config: Config, ranks: int, resumed: bool, written: writer.Written, seconds: Counter, total: float
 ) -> None:
     """What belongs to the run and not to the result: slices.run.json."""
     record = {
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "host": socket.gethostname(), "config": config.name,
-        "slurm_job": os.environ.get("SLURM_JOB_ID"), "ranks": ranks, "groups": groups, "images": n_images,
-        "seconds_computing": round(computing, 3), "seconds": round(total, 3),
+        "slurm_job": os.environ.get("SLURM_JOB_ID"), "ranks": ranks, "resumed": resumed, "images": written.images,
+        "bytes": written.bytes, "seconds": round(total, 3),
+        "rank_seconds": {what: round(value, 3) for what, value in sorted(seconds.items())},
+        "MB_per_s": {"collective": round(written.bandwidth, 1), "plain": round(written.plain_bandwidth, 1)},
         "software": provenance.software_versions("numpy", "numba", "mpi4py", "h5py"),
         "mpi": MPI.Get_library_version().split(",")[0].strip(), "parallel_hdf5": bool(h5py.get_config().mpi),
     }  # fmt: skip

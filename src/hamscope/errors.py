@@ -1,11 +1,14 @@
-"""The user's mistakes, as one kind of exception.
+"""What ends a command before its output is whole: the user's mistakes, a stop that can be resumed, a full disk.
 
-Every message is one line with the value, the reason and the way out; the command prints it and exits with 2.
+Every message is one line with the value, the reason and the way out; the command prints it and exits with the
+`exit_status` of its kind.
 """
 
 
 class UserError(Exception):
     """Something only the user can mend: a config, a path, a file that is not what it should be."""
+
+    exit_status = 2
 
 
 class ConfigError(UserError):
@@ -21,4 +24,12 @@ class FrameError(UserError):
 
 
 class Stopped(Exception):
-    """The work was stopped in a resumable state; the message says what is kept and how to go on (exit 75)."""
+    """The work was stopped in a resumable state; the message says what is kept and how to go on."""
+
+    exit_status = 75
+
+
+class Failed(Exception):
+    """The work could not go on for a reason outside of it (a full disk), which the message names."""
+
+    exit_status = 1
