@@ -17,10 +17,12 @@ import pytest
 from engines import hamscope, missing, mpiexec
 from killing import Job, until
 
-from hamscope.config import parse_config
+from hamscope.config import load_config, parse_config
 from hamscope.data.slices import read_slices
 from hamscope.errors import ContractError, UserError
 from hamscope_hpc.lock import JobLock
+from hamscope_hpc.simulate import all_items, assign
+from hamscope_hpc.work import stem
 
 KILLS = int(os.environ.get("HAMSCOPE_KILLS", 3))
 WRITING_KILLS = int(os.environ.get("HAMSCOPE_KILLS", 4))
@@ -87,9 +89,10 @@ def test_killed_at_random_moments(undisturbed, tmp_path, ranks):
     config, reference = undisturbed
     moments, kills, finished = random.Random(ranks), 0, 0
     out = tmp_path / "slices.h5"
-    arguments = ["simulate", config, "--out", str(out), "--checkpoint-every", "0.2"]
+    arguments = ["simulate", config, "--out", str(out)]
     while kills < KILLS:
-        job = Job(ranks, *arguments)
+        # Every bite stored, so that items are gone on with in their middle; or, as it is used, few of them.
+        job = Job(ranks, *arguments, "--checkpoint-every", "0" if kills % 3 else "0.2")
         until(lambda: work_of(out).exists(), job)
         end = time.monotonic() + moments.uniform(0, 4)
         while job.running() and time.monotonic() < end:
@@ -110,23 +113,31 @@ def test_killed_at_random_moments(undisturbed, tmp_path, ranks):
     assert not work_of(out).exists()
 
 
-@pytest.mark.parametrize("before, after, number", [(2, 3, signal.SIGTERM), (1, 2, signal.SIGUSR1),
-                                                   (4, 1, signal.SIGTERM)])  # fmt: skip
-def test_a_signal_stops_with_75_and_another_number_of_ranks_goes_on(undisturbed, tmp_path, before, after, number):
+@pytest.mark.parametrize(
+    "before, share, after, number",
+    [(2, 2, 3, signal.SIGTERM), (1, 1, 2, signal.SIGUSR1), (4, 1, 1, signal.SIGTERM)],
+)
+def test_a_signal_stops_with_75_and_another_number_of_ranks_goes_on(
+    undisturbed, tmp_path, before, share, after, number
+):
     """One rank alone hears the signal; all stop with 75, and another number of ranks ends at the same bytes.
 
-    The lattices are shared by all ranks, so the state is cut in another way afterwards.  Seen to fail with the pieces
-    of the state taken by the number of the rank, and (a hang) with the stop not told to the other ranks.
+    Where ranks share lattices the state is cut in another way afterwards; where they do not, no rank has finished its
+    items.  Seen to fail with the pieces of the state read from their beginning, and with the stop not told to the
+    other ranks.
     """
     config, reference = undisturbed
     out = tmp_path / "slices.h5"
     job = Job(before, "simulate", config, "--out", str(out), "--checkpoint-every", "0.3",
-              "--ranks-per-lattice", str(before))  # fmt: skip
+              "--ranks-per-lattice", str(share))  # fmt: skip
     assert until(begun(out), job)
     os.kill(job.rank_pids()[0], number)
     status, err = job.wait(60)
     assert status == 75, err
     assert err.count("the same command goes on") == 1 and not out.exists()
+    stored = items_stored(out)
+    for items in assign(all_items(load_config(config)), before // share):
+        assert not all(stored.get(stem(item), {"done": False})["done"] for item in items)
     status, err = Job(after, "simulate", config, "--out", str(out), "--ranks-per-lattice", str(after)).wait()
     assert status == 0 and "going on from" in err, err
     assert sha256(out) == sha256(reference)
@@ -298,13 +309,11 @@ def items_stored(out) -> dict[str, dict]:
 
 @pytest.mark.parametrize("ranks", [1, 3])
 def test_a_full_disk(undisturbed, small_disk, ranks):
-    """The disk fills up half-way: status 1, one line, the last checkpoint intact; with room again it goes on.
-
-    Seen to fail (a hang) with the error raised on the rank alone that met it.
-    """
+    """The disk fills up half-way: status 1, one line, the last checkpoint intact; with room again it goes on."""
     config, reference = undisturbed
     out, ballast = small_disk / "slices.h5", small_disk / "ballast"
-    job = Job(ranks, "simulate", config, "--out", str(out), "--checkpoint-every", "0.1")
+    job = Job(ranks, "simulate", config, "--out", str(out), "--checkpoint-every", "0.1",
+              "--ranks-per-lattice", str(ranks))  # fmt: skip
     assert until(begun(out), job)
     try:
         with open(ballast, "wb") as file:
@@ -319,6 +328,35 @@ def test_a_full_disk(undisturbed, small_disk, ranks):
     assert items_stored(out) and not out.exists()
     ballast.unlink()
     status, err = Job(ranks, "simulate", config, "--out", str(out)).wait()
+    assert status == 0, err
+    assert sha256(out) == sha256(reference)
+
+
+def test_one_rank_that_cannot_write(undisturbed, tmp_path):
+    """The third checkpoint fails on rank 1 of 3 that share a lattice: one line, status 1, and it goes on afterwards.
+
+    Seen to fail (a hang) with the error raised on the rank alone that met it.
+    """
+    config, reference = undisturbed
+    script, out = tmp_path / "full.py", tmp_path / "slices.h5"
+    script.write_text(
+        "import errno, os\n"
+        "from mpi4py import MPI\n"
+        "from hamscope_hpc import cli, work\n"
+        "save, calls = work._save_array, []\n"
+        "def full(path, array):\n"
+        "    calls.append(path)\n"
+        "    if MPI.COMM_WORLD.rank == 1 and len(calls) == 3:\n"
+        "        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))\n"
+        "    save(path, array)\n"
+        "work._save_array = full\n"
+        "cli.main()\n"
+    )
+    arguments = ["simulate", config, "--out", str(out), "--checkpoint-every", "0", "--ranks-per-lattice", "3"]
+    status, err = Job(3, *arguments, script=str(script)).wait(60)
+    assert status == 1 and "the disk is full" in one_line(err)
+    assert items_stored(out)
+    status, err = Job(1, "simulate", config, "--out", str(out)).wait()
     assert status == 0, err
     assert sha256(out) == sha256(reference)
 

@@ -103,7 +103,7 @@ def test_a_stop_while_simulating_is_passed_to_the_ranks(tmp_path):
     work = folder / "slices.h5.work"
     command = ["run", str(config), "--out", str(folder), "--ranks", "2"]
     job = Job(1, *command)
-    assert until(lambda: len(list(work.glob("*.json"))) > 1, job)
+    assert until(lambda: (work / "lock").exists(), job)
     job.process.send_signal(signal.SIGTERM)
     status, err = job.wait(60)
     assert status == 75 and "the same command goes on" in err, err
