@@ -13,6 +13,7 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 import h5py
 import numpy as np
@@ -33,6 +34,8 @@ from hamscope_hpc.stop import Reason, Stop
 from hamscope_hpc.work import Rows, Work, difference, section, why
 
 CHECKPOINT = 60.0
+# Sharing a lattice costs communication: g ranks are taken to be g to this power times as fast as one.
+_SHARING = 0.9
 # What a group does between two bites of work, in the order of urgency.
 _GO_ON, _SAVE, _SAVE_AND_STOP, _STOP = range(4)
 
@@ -103,34 +106,50 @@ def all_items(config: Config) -> list[samples.Item]:
     return [item for name, s in simulate.classes.items() for item in samples.work_items(name, s, simulate.image_size)]
 
 
-def choose_groups(items: list[samples.Item], ranks: int, length: int, ranks_per_lattice: int | None = None) -> int:
-    """The number of groups that should finish first, or the one that was asked for.
+class Phase(NamedTuple):
+    """The items of one class: how many groups the ranks form for it, and the items of each group in order."""
 
-    Sharing a lattice costs communication: a group of g ranks is taken to be g**0.9 times as fast as one.
+    groups: int
+    shares: list[list[samples.Item]]
+
+
+def plan(items: list[samples.Item], ranks: int, length: int, ranks_per_lattice: int | None = None) -> list[Phase]:
+    """What every group computes, class by class, so that the last rank should finish as early as can be.
+
+    The dearest class comes first; a later one fills up what it left uneven, as no rank waits for the others in between.
+
+    Raises
+    ------
+    UserError
+        `ranks_per_lattice` is more than there are ranks or planes.
     """
-    if ranks_per_lattice is not None:
-        if not 1 <= ranks_per_lattice <= min(ranks, length):
-            raise UserError(
-                f"--ranks-per-lattice {ranks_per_lattice}: there are {ranks} ranks and {length} planes; "
-                f"choose 1 to {min(ranks, length)}"
-            )
-        return ranks // ranks_per_lattice
+    if ranks_per_lattice is not None and not 1 <= ranks_per_lattice <= min(ranks, length):
+        raise UserError(
+            f"--ranks-per-lattice {ranks_per_lattice}: there are {ranks} ranks and {length} planes; "
+            f"choose 1 to {min(ranks, length)}"
+        )
     fewest = -(-ranks // length)
+    choices = [ranks // ranks_per_lattice] if ranks_per_lattice else range(ranks, fewest - 1, -1)
+    classes = [[item for item in items if item.name == name] for name in CLASS_NAMES]
+    load, phases = np.zeros(ranks), []
+    for of_class in sorted(filter(None, classes), key=lambda c: -sum(item.cost for item in c)):
+        tried = [(_assign(of_class, groups, load), groups) for groups in choices]
+        (shares, load), groups = min(tried, key=lambda t: t[0][1].max())
+        phases.append(Phase(groups, shares))
+    return phases
 
-    def makespan(groups: int) -> float:
-        return max(sum(item.cost for item in share) for share in assign(items, groups)) / (ranks / groups) ** 0.9
 
-    return min(range(ranks, fewest - 1, -1), key=makespan)
-
-
-def assign(items: list[samples.Item], groups: int) -> list[list[samples.Item]]:
-    """The items of each group: the dearest first, each to the group with the least to do."""
-    shares, load = [[] for _ in range(groups)], np.zeros(groups)
-    for item in sorted(items, key=lambda item: (-item.cost, CLASS_NAMES.index(item.name), item.number)):
-        least = int(load.argmin())
-        shares[least].append(item)
-        load[least] += item.cost
-    return shares
+def _assign(items, groups: int, load: np.ndarray) -> tuple[list[list[samples.Item]], np.ndarray]:
+    """The items of each group, the dearest first, each to the group that is free first; and the load of the ranks."""
+    member = np.arange(len(load)) * groups // len(load)
+    free = np.array([load[member == group].max() for group in range(groups)])
+    speed = np.bincount(member) ** _SHARING
+    shares = [[] for _ in range(groups)]
+    for item in sorted(items, key=lambda item: (-item.cost, item.number)):
+        first = int((free + item.cost / speed).argmin())
+        shares[first].append(item)
+        free[first] += item.cost / speed[first]
+    return shares, free[member]
 
 
 def _compute_all(
@@ -144,10 +163,9 @@ def _compute_all(
         for item, manifest in zip(items, manifests)
         if not (manifest and manifest["done"])
     ]
-    length = config.simulate.image_size
-    groups = _on_root(comm, lambda: choose_groups(left, comm.size, length, ranks_per_lattice))
-    mine = comm.rank * groups // comm.size
-    group = comm.Split(mine, comm.rank)
+    phases = _on_root(comm, lambda: plan(left, comm.size, config.simulate.image_size, ranks_per_lattice))
+    group_of = {groups: comm.Split(comm.rank * groups // comm.size, comm.rank) for groups in
+                dict.fromkeys(phase.groups for phase in phases)}  # fmt: skip
     n_lattices = sum(item.last - item.first for item in items)
     progress = Progress(comm, n_lattices, sum(item.cost for item in items))
     progress.before(
@@ -155,19 +173,24 @@ def _compute_all(
     )
     if comm.rank == 0:
         goes_on = f", going on from {work.folder}" if resumed else ""
-        print(f"simulate: {n_lattices} lattices of {len(config.simulate.classes)} classes on {comm.size} ranks, "
-              f"{groups} lattices or batches of {samples.BATCH} at a time{goes_on}", file=sys.stderr)  # fmt: skip
+        most = max((phase.groups for phase in phases), default=0)
+        print(f"simulate: {n_lattices} lattices of {len(config.simulate.classes)} classes on {comm.size} ranks, up to "
+              f"{most} lattices or batches of {samples.BATCH} at a time{goes_on}", file=sys.stderr)  # fmt: skip
     seconds = Counter()
-    for item in assign(left, groups)[mine]:
+    mine = [(item, group_of[phase.groups]) for phase in phases
+            for item in phase.shares[comm.rank * phase.groups // comm.size]]  # fmt: skip
+    for item, group in mine:
+        # A rank that stopped still comes to all of its items: others may wait for it there, and learn it.
+        if group.allreduce(stop.poll() is not None, MPI.LOR):
+            continue
         run = ItemRun(item, config, work, group, progress, stop, lock, checkpoint)
-        finished = run.finish()
+        run.finish()
         seconds.update(run.seconds)
-        if not finished:
-            break
     waiting = time.monotonic()
     progress.wait(stop)
     seconds["waiting"] = time.monotonic() - waiting
-    group.Free()
+    for group in group_of.values():
+        group.Free()
     reason = stop.agree()
     seconds["computing"] = (
         time.monotonic() - begin - sum(seconds[k] for k in ("communication", "checkpoints", "waiting"))
@@ -204,8 +227,8 @@ class ItemRun:
         table = (lambda kind: work.table(item, manifest, kind)) if manifest and group.rank == 0 else None
         self.rows = Rows(n_bytes, table)
 
-    def finish(self) -> bool:
-        """Compute and store; False where all ranks stop before the end of the item."""
+    def finish(self) -> None:
+        """Compute and store, to the end of the item or until the ranks stop."""
         while not self.task.done:
             before = self.task.share
             for sample in self.task.advance():
@@ -217,13 +240,11 @@ class ItemRun:
             if order == _SAVE_AND_STOP or (order == _SAVE and not self.task.done):
                 self._save()
             if order >= _SAVE_AND_STOP:
-                return False
-        if not self._save():
-            return False
-        if self.group.rank == 0:
-            self.progress.done(self.item.last - self.item.first, 0.0)
+                break
+        else:
+            if self._save() and self.group.rank == 0:
+                self.progress.done(self.item.last - self.item.first, 0.0)
         self.seconds["communication"] += self.slab.seconds
-        return True
 
     def _agree(self) -> int:
         """What to do before the next bite, the same on all ranks of the group: the most urgent that any knows."""
