@@ -123,8 +123,8 @@ def test_a_signal_stops_with_75_and_another_number_of_ranks_goes_on(
     """One rank alone hears the signal; all stop with 75, and another number of ranks ends at the same bytes.
 
     Where ranks share lattices the state is cut in another way afterwards; where they do not, more than the one that
-    heard has work left.  Seen to fail with the pieces of the state read from their beginning, and with the stop not told to the
-    other ranks.
+    heard has work left.  Seen to fail with the pieces of the state read from their
+    beginning, and with the stop not told to the other ranks.
     """
     config, reference = undisturbed
     out = tmp_path / "slices.h5"
