@@ -1,5 +1,7 @@
 """The clean Ising model against exact sums, published values and direct counts; every check is shown to have power."""
 
+from types import FunctionType
+
 import numpy as np
 import pytest
 from numba import njit
@@ -8,7 +10,7 @@ from scipy.sparse.csgraph import connected_components
 from stationary import ALL_OPEN, METROPOLIS, OPEN, SQUARE, WOLFF, batch_of_64, free_states, p_values, sampled_states
 
 from hamscope.errors import ConfigError
-from hamscope.sim import bernoulli, clusters, ising, rng
+from hamscope.sim import bernoulli, clusters, ising, metropolis, rng
 from hamscope.sim.exact import TC_3D, cube_energy, kaufman_energy, layered_energy
 from hamscope.sim.ising import IsingBatch
 from hamscope.sim.lattice import Lattice, Slab
@@ -146,6 +148,28 @@ def largest_correlation(n_measurements=400):
     return np.abs(r).max() * np.sqrt(n_measurements), np.mean(r**2) * n_measurements
 
 
+def half_sweep_of_one_bit(monkeypatch):
+    """The real kernel with the fault planted: the first random bit of every digit is broadcast to all replicas."""
+    honest = rng.short_words
+
+    @njit(inline="always")
+    def broadcast(key, item, step, low, high):
+        first, second = honest(key, item, step, low, high)
+        one = np.uint64(1)
+        return np.uint64(0) - (first & one), np.uint64(0) - (second & one)
+
+    def again(function, **replaced):
+        """Compile a kernel anew in a copy of its module, where some names mean something else."""
+        plain = function.py_func
+        return njit(FunctionType(plain.__code__, {**plain.__globals__, **replaced}, plain.__name__))
+
+    monkeypatch.setattr(rng, "short_words", broadcast)
+    digits = again(bernoulli._digits_of_3)
+    four = again(bernoulli._four_digits, _digits_of_3=digits)
+    flip = again(metropolis._flip, decide=again(bernoulli.decide, _four_digits=four))
+    return again(metropolis.half_sweep, _flip=flip)
+
+
 def test_replicas_are_independent(monkeypatch):
     """Energies of 2016 pairs of replicas are uncorrelated; with one random bit broadcast to all replicas they are not.
 
@@ -154,17 +178,7 @@ def test_replicas_are_independent(monkeypatch):
     """
     largest, mean_square = largest_correlation()
     assert largest < 5 and abs(mean_square - 1) < 0.15
-    honest = rng.random_words
-
-    @njit(inline="always")
-    def broadcast(key, item, step, site):
-        first, second = honest(key, item, step, site)
-        one = np.uint64(1)
-        return np.uint64(0) - (first & one), np.uint64(0) - (second & one)
-
-    monkeypatch.setattr(rng, "random_words", broadcast)
-    monkeypatch.setattr(ising, "bernoulli", njit(inline="always")(bernoulli.bernoulli.py_func))
-    monkeypatch.setattr(ising, "_metropolis", njit(ising._metropolis.py_func))
+    monkeypatch.setattr(ising, "half_sweep", half_sweep_of_one_bit(monkeypatch))
     largest, mean_square = largest_correlation()
     assert largest > 7 and mean_square > 3
 
@@ -226,9 +240,12 @@ def test_bernoulli_has_the_probability_of_its_digits():
     # Every site of a lattice of spins up offers its bonds to all lattices.
     n = 200
     words = np.full((3, n, n), 0xFFFFFFFFFFFFFFFF, np.uint64)
-    bonds = clusters.active_bonds(
-        words, 0, 1, (False, True, True), digits, np.uint64(0xFFFFFFFFFFFFFFFF), KEY, np.uint64(0), np.uint64(0)
-    )[1:, 1]
+    records = np.zeros((*words.shape, 4), np.uint64)
+    clusters.active_bonds(
+        records, words, 0, 1, (False, True, True), digits[None], np.uint64(0xFFFFFFFFFFFFFFFF), KEY, np.uint64(0),
+        np.uint64(0),
+    )  # fmt: skip
+    bonds = records[1, ..., 1:3]
     successes = np.array([np.sum((bonds >> np.uint64(bit)) & np.uint64(1)) for bit in range(64)])
     assert np.all(np.abs(successes - p * bonds.size) < 4.5 * np.sqrt(p * (1 - p) * bonds.size))
 
@@ -250,9 +267,12 @@ def test_a_wolff_cluster_is_a_connected_component(shape, periodic):
     for _ in range(10):
         before, step = batch.words.copy(), np.uint64(batch.updates * bernoulli.STEPS)
         batch.slab.exchange(before)
-        bonds = clusters.active_bonds(
-            before, 0, shape[0], periodic, batch.bond_table, batch.active, batch._keys["bonds"], batch.item, step
-        )
+        records = np.zeros((*before.shape, 4), np.uint64)
+        clusters.active_bonds(
+            records, before, 0, shape[0], periodic, batch.bond_table, batch.active, batch._keys["bonds"], batch.item,
+            step,
+        )  # fmt: skip
+        bonds = np.moveaxis(records, -1, 0)
         batch.wolff()
         for bit in range(64):
             flipped = ((batch.words ^ before)[1:-1] >> np.uint64(bit)).ravel() & np.uint64(1) == 1
