@@ -173,21 +173,31 @@ def _grow(rec, new_of, line, waiting, p, n1, n2):
                 at = base + site
                 new = new_of[at]
                 new_of[at] = _0
-                b0, b1, b2 = rec[_4 * at], rec[_4 * at + _1], rec[_4 * at + _2]
-                if i > _1:
-                    _join(rec, new_of, line, waiting, i - _1, plane, site, new & rec[_4 * (at - plane)])
-                if i < p - _2:
-                    _join(rec, new_of, line, waiting, i + _1, plane, site, new & b0)
-                # The bond of an open end to the other end is never active.
-                if n1 > _1:
-                    back = site - n2 if site >= n2 else site + plane - n2
-                    front = site + n2 if site < plane - n2 else x
-                    _join(rec, new_of, line, waiting, i, plane, back, new & rec[_4 * (base + back) + _1])
-                    _join(rec, new_of, line, waiting, i, plane, front, new & b1)
-                left = site - _1 if x > _0 else site + n2 - _1
-                right = site + _1 if x < n2 - _1 else site - x
-                _join(rec, new_of, line, waiting, i, plane, left, new & rec[_4 * (base + left) + _2])
-                _join(rec, new_of, line, waiting, i, plane, right, new & b2)
+                up, down = at + plane, at - plane
+                back = base + (site - n2 if site >= n2 else site + plane - n2)
+                front = base + (site + n2 if site < plane - n2 else x)
+                left = at - _1 if x > _0 else at + n2 - _1
+                right = at + _1 if x < n2 - _1 else at - x
+                # All six looks at the memory before the first decision: they wait for it together.  The bond of an
+                # open end to the other end is never active, nor are those along an axis of one site.
+                to_down = new & rec[_4 * down] & ~rec[_4 * down + _3]
+                to_up = new & rec[_4 * at] & ~rec[_4 * up + _3]
+                to_back = new & rec[_4 * back + _1] & ~rec[_4 * back + _3]
+                to_front = new & rec[_4 * at + _1] & ~rec[_4 * front + _3]
+                to_left = new & rec[_4 * left + _2] & ~rec[_4 * left + _3]
+                to_right = new & rec[_4 * at + _2] & ~rec[_4 * right + _3]
+                if to_down != _0 and i > _1:
+                    _join(rec, new_of, line, waiting, i - _1, plane, site, to_down)
+                if to_up != _0 and i < p - _2:
+                    _join(rec, new_of, line, waiting, i + _1, plane, site, to_up)
+                if to_back != _0:
+                    _join(rec, new_of, line, waiting, i, plane, back - base, to_back)
+                if to_front != _0:
+                    _join(rec, new_of, line, waiting, i, plane, front - base, to_front)
+                if to_left != _0:
+                    _join(rec, new_of, line, waiting, i, plane, left - base, to_left)
+                if to_right != _0:
+                    _join(rec, new_of, line, waiting, i, plane, right - base, to_right)
         upwards = not upwards
     return seen
 
