@@ -7,7 +7,18 @@ import pytest
 from numba import njit
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from stationary import ALL_OPEN, METROPOLIS, OPEN, SQUARE, WOLFF, batch_of_64, free_states, p_values, sampled_states
+from stationary import (
+    ALL_OPEN,
+    METROPOLIS,
+    OPEN,
+    SQUARE,
+    WOLFF,
+    batch_of_64,
+    free_states,
+    p_values,
+    p_values_in_field,
+    sampled_states,
+)  # fmt: skip
 
 from hamscope.errors import ConfigError
 from hamscope.sim import bernoulli, clusters, ising, metropolis, rng
@@ -50,6 +61,33 @@ def test_stationary_distribution_is_boltzmann(case, updates):
     assert of_pairs > 1e-3 and of_states > 1e-3
     states = sampled_states(batch_of_64(slab, 1.005 * temperature, seed=1), updates, 10_000)
     assert p_values(states, *case, alone)[0] < 1e-6
+
+
+@pytest.mark.parametrize("updates", [METROPOLIS, WOLFF], ids=["metropolis", "wolff"])
+@pytest.mark.parametrize("case", [SQUARE, OPEN, ALL_OPEN], ids=["4x4", "2x2x4-open", "2x2x4-all-open"])
+def test_stationary_distribution_in_a_field_is_boltzmann(case, updates):
+    """256,000 samples at H = 0.15 pass the chi-square test against the exact sum; against H = 0.16 they fail it.
+
+    The right field gave p between 0.07 and 0.97, the other one p < 1e-8.  Here no state is free for ever, so Metropolis
+    is compared with all states.
+    """
+    shape, periodic, temperature = case
+    batch = IsingBatch(Slab(Lattice(shape, periodic)), [temperature] * 64, rng.stream_key(3, "f"), 0, [0.15] * 64)
+    states = sampled_states(batch, updates, 4_000)
+    assert min(p_values_in_field(states, *case, 0.15)) > 1e-3
+    assert p_values_in_field(states, *case, 0.16)[0] < 1e-6
+
+
+def test_faults_in_the_field_are_seen(monkeypatch):
+    """Up and down exchanged in the table, and Wolff clusters that are always flipped: both fail the chi-square test."""
+    shape, periodic, temperature = SQUARE
+    for fault, updates in (("table", METROPOLIS), ("wolff", WOLFF)):
+        batch = IsingBatch(Slab(Lattice(shape, periodic)), [temperature] * 64, rng.stream_key(3, "f"), 0, [0.15] * 64)
+        if fault == "table":
+            batch.tables = np.ascontiguousarray(np.roll(batch.tables, 8, axis=1))
+        else:
+            monkeypatch.setattr(batch, "_accepted", lambda records, step: np.uint64(0xFFFFFFFFFFFFFFFF))
+        assert p_values_in_field(sampled_states(batch, updates, 1_000), *SQUARE, 0.15)[0] < 1e-6
 
 
 def test_a_wrong_acceptance_at_the_free_surface_is_seen():
@@ -181,6 +219,30 @@ def test_replicas_are_independent(monkeypatch):
     monkeypatch.setattr(ising, "half_sweep", half_sweep_of_one_bit(monkeypatch))
     largest, mean_square = largest_correlation()
     assert largest > 7 and mean_square > 3
+
+
+def variance_ratio(words_alike: bool, n_batches: int = 40) -> float:
+    """Variance of the mean energy over 64 replicas, times 64, over that of one replica in independent runs."""
+    means, ones = [], []
+    for item in range(n_batches):
+        batch = IsingBatch(Slab(Lattice.of_dimension(2, 16)), np.full(64, 3.0), KEY, item)
+        if words_alike:
+            batch.words[:] = np.where(batch.words & np.uint64(1), np.uint64(0xFFFFFFFFFFFFFFFF), np.uint64(0))
+        batch.run(50, 0)
+        energies = batch.energies()
+        means.append(energies.mean())
+        ones.append(energies)
+    return 64 * np.var(means, ddof=1) / np.mean(np.var(ones, axis=0, ddof=1))
+
+
+def test_the_mean_over_replicas_varies_as_that_of_independent_runs(monkeypatch):
+    """The ratio of variances is 1 within 4 standard deviations of a chi-square with 39 degrees of freedom (0.9).
+
+    With one random bit and one start for all replicas it is 64: they are the same lattice.
+    """
+    assert abs(variance_ratio(False) - 1) < 0.9
+    monkeypatch.setattr(ising, "half_sweep", half_sweep_of_one_bit(monkeypatch))
+    assert variance_ratio(True) > 10
 
 
 @pytest.mark.parametrize(
