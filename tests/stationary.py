@@ -55,6 +55,18 @@ def p_values(states: np.ndarray, shape, periodic, temperature, metropolis_alone:
     return tuple(_chi_square(counts, probabilities, labels) for labels in (pairs, everything))
 
 
+def p_values_in_field(states: np.ndarray, shape, periodic, temperature, field) -> tuple[float, float]:
+    """p for (energy, magnetization) and for the states, in a uniform field H/J, by the sum over all 65,536 states."""
+    energies, everything = state_energies(shape, periodic), np.arange(65536)
+    moments = 2 * sum((everything >> k) & 1 for k in range(16)) - 16
+    exponents = -(energies - field * moments) / temperature
+    probabilities = np.exp(exponents - exponents.max())
+    probabilities /= probabilities.sum()
+    pairs = np.unique(np.column_stack([energies, moments]), axis=0, return_inverse=True)[1].ravel()
+    counts = np.bincount(states.ravel(), minlength=65536)
+    return tuple(_chi_square(counts, probabilities, labels) for labels in (pairs, everything))
+
+
 def free_states(shape, periodic) -> np.ndarray:
     """The states in which a flip of any site costs nothing, shape (65536,), bool."""
     energies = state_energies(shape, periodic)

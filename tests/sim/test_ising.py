@@ -1,14 +1,27 @@
 """The clean Ising model against exact sums, published values and direct counts; every check is shown to have power."""
 
+from types import FunctionType
+
 import numpy as np
 import pytest
 from numba import njit
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from stationary import ALL_OPEN, METROPOLIS, OPEN, SQUARE, WOLFF, batch_of_64, free_states, p_values, sampled_states
+from stationary import (
+    ALL_OPEN,
+    METROPOLIS,
+    OPEN,
+    SQUARE,
+    WOLFF,
+    batch_of_64,
+    free_states,
+    p_values,
+    p_values_in_field,
+    sampled_states,
+)  # fmt: skip
 
 from hamscope.errors import ConfigError
-from hamscope.sim import bernoulli, clusters, ising, rng
+from hamscope.sim import bernoulli, clusters, ising, metropolis, rng
 from hamscope.sim.exact import TC_3D, cube_energy, kaufman_energy, layered_energy
 from hamscope.sim.ising import IsingBatch
 from hamscope.sim.lattice import Lattice, Slab
@@ -48,6 +61,33 @@ def test_stationary_distribution_is_boltzmann(case, updates):
     assert of_pairs > 1e-3 and of_states > 1e-3
     states = sampled_states(batch_of_64(slab, 1.005 * temperature, seed=1), updates, 10_000)
     assert p_values(states, *case, alone)[0] < 1e-6
+
+
+@pytest.mark.parametrize("updates", [METROPOLIS, WOLFF], ids=["metropolis", "wolff"])
+@pytest.mark.parametrize("case", [SQUARE, OPEN, ALL_OPEN], ids=["4x4", "2x2x4-open", "2x2x4-all-open"])
+def test_stationary_distribution_in_a_field_is_boltzmann(case, updates):
+    """256,000 samples at H = 0.15 pass the chi-square test against the exact sum; against H = 0.16 they fail it.
+
+    The right field gave p between 0.07 and 0.97, the other one p < 1e-8.  Here no state is free for ever, so Metropolis
+    is compared with all states.
+    """
+    shape, periodic, temperature = case
+    batch = IsingBatch(Slab(Lattice(shape, periodic)), [temperature] * 64, rng.stream_key(3, "f"), 0, [0.15] * 64)
+    states = sampled_states(batch, updates, 4_000)
+    assert min(p_values_in_field(states, *case, 0.15)) > 1e-3
+    assert p_values_in_field(states, *case, 0.16)[0] < 1e-6
+
+
+def test_faults_in_the_field_are_seen(monkeypatch):
+    """Up and down exchanged in the table, and Wolff clusters that are always flipped: both fail the chi-square test."""
+    shape, periodic, temperature = SQUARE
+    for fault, updates in (("table", METROPOLIS), ("wolff", WOLFF)):
+        batch = IsingBatch(Slab(Lattice(shape, periodic)), [temperature] * 64, rng.stream_key(3, "f"), 0, [0.15] * 64)
+        if fault == "table":
+            batch.tables = np.ascontiguousarray(np.roll(batch.tables, 8, axis=1))
+        else:
+            monkeypatch.setattr(batch, "_accepted", lambda records, step: np.uint64(0xFFFFFFFFFFFFFFFF))
+        assert p_values_in_field(sampled_states(batch, updates, 1_000), *SQUARE, 0.15)[0] < 1e-6
 
 
 def test_a_wrong_acceptance_at_the_free_surface_is_seen():
@@ -146,6 +186,28 @@ def largest_correlation(n_measurements=400):
     return np.abs(r).max() * np.sqrt(n_measurements), np.mean(r**2) * n_measurements
 
 
+def half_sweep_of_one_bit(monkeypatch):
+    """The real kernel with the fault planted: the first random bit of every digit is broadcast to all replicas."""
+    honest = rng.short_words
+
+    @njit(inline="always")
+    def broadcast(key, item, step, low, high):
+        first, second = honest(key, item, step, low, high)
+        one = np.uint64(1)
+        return np.uint64(0) - (first & one), np.uint64(0) - (second & one)
+
+    def again(function, **replaced):
+        """Compile a kernel anew in a copy of its module, where some names mean something else."""
+        plain = function.py_func
+        return njit(FunctionType(plain.__code__, {**plain.__globals__, **replaced}, plain.__name__))
+
+    monkeypatch.setattr(rng, "short_words", broadcast)
+    digits = again(bernoulli._digits_of_3)
+    four = again(bernoulli._four_digits, _digits_of_3=digits)
+    flip = again(metropolis._flip, decide=again(bernoulli.decide, _four_digits=four))
+    return again(metropolis.half_sweep, _flip=flip)
+
+
 def test_replicas_are_independent(monkeypatch):
     """Energies of 2016 pairs of replicas are uncorrelated; with one random bit broadcast to all replicas they are not.
 
@@ -154,19 +216,33 @@ def test_replicas_are_independent(monkeypatch):
     """
     largest, mean_square = largest_correlation()
     assert largest < 5 and abs(mean_square - 1) < 0.15
-    honest = rng.random_words
-
-    @njit(inline="always")
-    def broadcast(key, item, step, site):
-        first, second = honest(key, item, step, site)
-        one = np.uint64(1)
-        return np.uint64(0) - (first & one), np.uint64(0) - (second & one)
-
-    monkeypatch.setattr(rng, "random_words", broadcast)
-    monkeypatch.setattr(ising, "bernoulli", njit(inline="always")(bernoulli.bernoulli.py_func))
-    monkeypatch.setattr(ising, "_metropolis", njit(ising._metropolis.py_func))
+    monkeypatch.setattr(ising, "half_sweep", half_sweep_of_one_bit(monkeypatch))
     largest, mean_square = largest_correlation()
     assert largest > 7 and mean_square > 3
+
+
+def variance_ratio(words_alike: bool, n_batches: int = 40) -> float:
+    """Variance of the mean energy over 64 replicas, times 64, over that of one replica in independent runs."""
+    means, ones = [], []
+    for item in range(n_batches):
+        batch = IsingBatch(Slab(Lattice.of_dimension(2, 16)), np.full(64, 3.0), KEY, item)
+        if words_alike:
+            batch.words[:] = np.where(batch.words & np.uint64(1), np.uint64(0xFFFFFFFFFFFFFFFF), np.uint64(0))
+        batch.run(50, 0)
+        energies = batch.energies()
+        means.append(energies.mean())
+        ones.append(energies)
+    return 64 * np.var(means, ddof=1) / np.mean(np.var(ones, axis=0, ddof=1))
+
+
+def test_the_mean_over_replicas_varies_as_that_of_independent_runs(monkeypatch):
+    """The ratio of variances is 1 within 4 standard deviations of a chi-square with 39 degrees of freedom (0.9).
+
+    With one random bit and one start for all replicas it is 64: they are the same lattice.
+    """
+    assert abs(variance_ratio(False) - 1) < 0.9
+    monkeypatch.setattr(ising, "half_sweep", half_sweep_of_one_bit(monkeypatch))
+    assert variance_ratio(True) > 10
 
 
 @pytest.mark.parametrize(
@@ -226,9 +302,12 @@ def test_bernoulli_has_the_probability_of_its_digits():
     # Every site of a lattice of spins up offers its bonds to all lattices.
     n = 200
     words = np.full((3, n, n), 0xFFFFFFFFFFFFFFFF, np.uint64)
-    bonds = clusters.active_bonds(
-        words, 0, 1, (False, True, True), digits, np.uint64(0xFFFFFFFFFFFFFFFF), KEY, np.uint64(0), np.uint64(0)
-    )[1:, 1]
+    records = np.zeros((*words.shape, 4), np.uint64)
+    clusters.active_bonds(
+        records, words, 0, 1, (False, True, True), digits[None], np.uint64(0xFFFFFFFFFFFFFFFF), KEY, np.uint64(0),
+        np.uint64(0),
+    )  # fmt: skip
+    bonds = records[1, ..., 1:3]
     successes = np.array([np.sum((bonds >> np.uint64(bit)) & np.uint64(1)) for bit in range(64)])
     assert np.all(np.abs(successes - p * bonds.size) < 4.5 * np.sqrt(p * (1 - p) * bonds.size))
 
@@ -250,9 +329,12 @@ def test_a_wolff_cluster_is_a_connected_component(shape, periodic):
     for _ in range(10):
         before, step = batch.words.copy(), np.uint64(batch.updates * bernoulli.STEPS)
         batch.slab.exchange(before)
-        bonds = clusters.active_bonds(
-            before, 0, shape[0], periodic, batch.bond_table, batch.active, batch._keys["bonds"], batch.item, step
-        )
+        records = np.zeros((*before.shape, 4), np.uint64)
+        clusters.active_bonds(
+            records, before, 0, shape[0], periodic, batch.bond_table, batch.active, batch._keys["bonds"], batch.item,
+            step,
+        )  # fmt: skip
+        bonds = np.moveaxis(records, -1, 0)
         batch.wolff()
         for bit in range(64):
             flipped = ((batch.words ^ before)[1:-1] >> np.uint64(bit)).ravel() & np.uint64(1) == 1

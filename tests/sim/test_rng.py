@@ -13,6 +13,11 @@ def _philox(counter, key):
 
 
 @njit
+def _short_words(counter, key):
+    return rng.short_words(key, counter[3], counter[2], counter[0], counter[1])
+
+
+@njit
 def _uniforms(key, n):
     values = np.empty((3, n))
     for k in range(n):
@@ -41,6 +46,25 @@ def test_philox_gives_the_published_vectors(counter, key, expected):
     """
     words = _philox(np.array(counter, np.uint64), np.uint64(key[0] | key[1] << 32))
     assert tuple(int(w) for w in words) == expected
+
+
+@pytest.mark.parametrize(
+    "counter, key, expected",
+    [
+        ((0, 0, 0, 0), (0, 0), (0x5F6FB709, 0x0D893F64, 0x4F121F81, 0x4F730A48)),
+        ((0xFFFFFFFF,) * 4, (0xFFFFFFFF,) * 2, (0x5207DDC2, 0x45165E59, 0x4D8EE751, 0x8C52F662)),
+        (
+            (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344),
+            (0xA4093822, 0x299F31D0),
+            (0x4DFCCABA, 0x190A87F0, 0xC47362BA, 0xB6B5242A),
+        ),
+    ],
+)
+def test_short_words_are_the_published_vectors_of_seven_rounds(counter, key, expected):
+    """The known-answer vectors of Random123 for philox4x32 with 7 rounds."""
+    first, second = _short_words(np.array(counter, np.uint64), np.uint64(key[0] | key[1] << 32))
+    a, b, c, d = expected
+    assert (int(first), int(second)) == (a << 32 | b, c << 32 | d)
 
 
 def test_uniforms_of_neighbouring_counters_are_independent():

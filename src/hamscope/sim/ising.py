@@ -1,31 +1,35 @@
 """Equilibrium sampling of the clean Ising model: 64 lattices at a time, Metropolis sweeps and Wolff updates.
 
-    E(s) = - sum_<ij> s_i s_j,        s_i = +1 or -1,        J = k_B = 1
+    E(s) = - sum_<ij> s_i s_j - H sum_i s_i,        s_i = +1 or -1,        J = k_B = 1
 
 Bit b of the 64-bit word of a site is the spin of lattice b (1 = up), and every lattice has its own temperature.
-Flipping a site with n neighbours, a of them antiparallel, costs dE = 2 (n - 2 a).  The counts a of all 64 lattices
-come from a bit-sliced adder [1]_.  A probability is a column of binary digits, most significant first; its digits in
-64 lattices are words, and comparing them with random words one digit at a time draws 64 Bernoulli variables at once:
-each lattice gets a fresh random bit at every digit, and is decided at the first digit that differs.
+The kernels are in `sim.metropolis` and `sim.clusters`.
 
 All random words are keyed by what they are for (key, item, step, global site or bond), so the spins depend neither
 on the slabs that a lattice is cut into nor on the order in which sites are visited.
 
 Shape letters: P = planes of the slab; p = P + 2 with its halo; n1, n2 = sites along axes 1 and 2.
-
-References
-----------
-.. [1] Jacobs and Rebbi, J. Comput. Phys. 41, 203 (1981), doi:10.1016/0021-9991(81)90089-9.
 """
+
+from time import perf_counter
 
 import numpy as np
 from numba import njit
 
 from hamscope.errors import ConfigError
 from hamscope.sim import rng
-from hamscope.sim.bernoulli import CHUNK, STEPS, bernoulli, binary_digits
-from hamscope.sim.clusters import active_bonds, enter_from_halo, grow, plant_seeds
+from hamscope.sim.bernoulli import STEPS, binary_digits
+from hamscope.sim.clusters import (
+    CLUSTER,
+    active_bonds,
+    cluster_magnetizations,
+    enter_from_halo,
+    flip,
+    grow,
+    plant_seeds,
+)  # fmt: skip
 from hamscope.sim.lattice import Slab
+from hamscope.sim.metropolis import acceptance_tables, half_sweep
 
 LATTICES = 64
 _ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
@@ -44,6 +48,8 @@ class IsingBatch:
         Random stream, from `rng.stream_key`.
     item : int
         Number of the batch within that stream, below 2**32.
+    fields : array_like of float, shape (n_lattices,), optional
+        Uniform field H/J of each lattice; none is faster than zeros.
 
     Attributes
     ----------
@@ -52,72 +58,118 @@ class IsingBatch:
     sweeps, updates : int
         How many Metropolis sweeps and Wolff updates were made, below 2**27.  They are part of the random keys: with
         `words`, `sweeps` and `updates` carried over, a new object goes on exactly where the old one stopped.
+    seconds : dict
+        Wall time spent on this slab in "metropolis" and in "wolff", communication included.
+    rounds : int
+        How often the last Wolff update grew its clusters before no more crossed a cut.
 
     Raises
     ------
     ConfigError
-        No or too many temperatures, one that is not positive, or an odd periodic length.
+        No or too many temperatures, one that is not positive, fields of another shape, or an odd
+        periodic length.
     """
 
-    def __init__(self, slab: Slab, temperatures, key, item: int):
+    def __init__(self, slab: Slab, temperatures, key, item: int, fields=None):
         self.temperatures = np.asarray(temperatures, np.float64)
-        if self.temperatures.ndim != 1 or not 1 <= self.temperatures.size <= LATTICES:
-            raise ConfigError(f"{self.temperatures.size} temperatures: a batch has 1 to {LATTICES} lattices")
+        n_lattices = self.temperatures.size
+        if self.temperatures.ndim != 1 or not 1 <= n_lattices <= LATTICES:
+            raise ConfigError(f"{n_lattices} temperatures: a batch has 1 to {LATTICES} lattices")
         if not np.all(self.temperatures > 0):
             raise ConfigError(f"temperature {self.temperatures.min()}: T/J must be positive")
+        self.fields = None if fields is None else np.asarray(fields, np.float64)
+        if fields is not None and not (self.fields.shape == (n_lattices,) and np.all(np.isfinite(self.fields))):
+            raise ConfigError(f"fields of shape {self.fields.shape}: give one finite H/J for each temperature")
         slab.lattice.check_checkerboard()
         self.slab, self.item = slab, np.uint64(item)
-        self.sweeps = self.updates = 0
-        self.active = _ALL >> np.uint64(LATTICES - self.temperatures.size)
-        self.tables = metropolis_tables(self.temperatures)
-        self.bond_table = binary_digits(-np.expm1(-2 / self.temperatures))
-        self._keys = {use: rng.stream_key(key, use) for use in ("start", "metropolis", "bonds", "seeds")}
+        self.sweeps = self.updates = self.rounds = 0
+        self.seconds = {"metropolis": 0.0, "wolff": 0.0}
+        self.active = _ALL >> np.uint64(LATTICES - n_lattices)
+        self.tables = acceptance_tables(self.temperatures, self.fields)
+        self.bond_table = binary_digits(-np.expm1(-2 / self.temperatures))[None]
+        self._keys = {use: rng.stream_key(key, use) for use in ("start", "metropolis", "bonds", "seeds", "accept")}
         self.words = slab.zeros(np.uint64)
+        self._wolff_space = None
         _hot_start(self.words, slab.start, self.active, self._keys["start"], self.item)
 
     def sweep(self) -> None:
         """One checkerboard Metropolis sweep of every lattice: each site is offered a flip once."""
+        begin = perf_counter()
         for colour in (0, 1):
             self.half_sweep(colour)
         self.sweeps += 1
+        self.seconds["metropolis"] += perf_counter() - begin
 
     def half_sweep(self, colour: int) -> None:
         """Offer a flip to every site with (i0 + i1 + i2) % 2 == colour, in global coordinates."""
         self.slab.exchange(self.words)
         step = np.uint64((2 * self.sweeps + colour) * STEPS)
         lattice = self.slab.lattice
-        _metropolis(
+        half_sweep(
             self.words, (colour + self.slab.start) % 2, self.slab.start, lattice.shape[0], lattice.periodic,
             self.tables, self.active, self._keys["metropolis"], self.item, step,
         )  # fmt: skip
 
     def wolff(self) -> None:
-        """One Wolff update of every lattice: flip the cluster of a random site, doi:10.1103/PhysRevLett.62.361.
+        """One Wolff update of every lattice: flip the cluster of a random site [1]_.
 
         A bond between equal spins is active with probability 1 - exp(-2/T).  Its random number belongs to the bond,
         so the cluster is the connected component of its seed, whoever finds it in whatever order.
+
+        In a field the cluster, of zero field, is a proposal, accepted with probability min(1, exp(-2 H M/T)), M the
+        sum of its spins.  Detailed balance: let E0 be the energy without field, s and s' differ by the flip of C.  The
+        probabilities of drawing C satisfy q(s, C) exp(-E0(s)/T) = q(s', C) exp(-E0(s')/T), since the bonds inside C
+        are the same and those at its border are left inactive [1]_.  The rest of the weight, exp(H M/T) before and
+        exp(-H M/T) after, is what Metropolis' rule balances.  For Metropolis' rule, see `sim.metropolis`.
+
+        References
+        ----------
+        .. [1] Wolff, Phys. Rev. Lett. 62, 361 (1989), doi:10.1103/PhysRevLett.62.361.
         """
+        begin = perf_counter()
         slab, step = self.slab, np.uint64(self.updates * STEPS)
         lattice = slab.lattice
+        if self._wolff_space is None:
+            self._wolff_space = self._make_wolff_space()
+        records, fresh, queue, waiting, edges = self._wolff_space
         slab.exchange(self.words)
-        bonds = active_bonds(
-            self.words, slab.start, lattice.shape[0], lattice.periodic, self.bond_table, self.active,
+        active_bonds(
+            records, self.words, slab.start, lattice.shape[0], lattice.periodic, self.bond_table, self.active,
             self._keys["bonds"], self.item, step,
         )  # fmt: skip
-        cluster, fresh = slab.zeros(np.uint64), slab.zeros(np.uint64)
-        queue = np.empty(slab.n_planes * lattice.shape[1] * lattice.shape[2], np.int64)
-        waiting = plant_seeds(
-            cluster, fresh, queue, slab.start, lattice.n_sites, self.temperatures.size, self._keys["seeds"],
+        plant_seeds(
+            records, fresh, queue, waiting, slab.start, lattice.n_sites, self.temperatures.size, self._keys["seeds"],
             self.item, step,
         )  # fmt: skip
+        self.rounds = 0
         while True:
-            grow(cluster, fresh, queue, waiting, bonds)
-            slab.exchange(cluster)
-            waiting = enter_from_halo(cluster, fresh, queue, bonds)
-            if not slab.any(waiting > 0):
+            grow(records, fresh, queue, waiting)
+            self.rounds += 1
+            if slab.n_planes == lattice.shape[0] and not lattice.periodic[0]:
                 break
-        self.words[1:-1] ^= cluster[1:-1]
+            edges[1], edges[2] = records[1, ..., CLUSTER], records[-2, ..., CLUSTER]
+            slab.exchange(edges)
+            if not slab.any(enter_from_halo(edges, records, fresh, queue, waiting)):
+                break
+        flip(self.words, records, self._accepted(records, step))
         self.updates += 1
+        self.seconds["wolff"] += perf_counter() - begin
+
+    def _make_wolff_space(self) -> tuple[np.ndarray, ...]:
+        """Records, fresh, queue, waiting, edges, as `sim.clusters` describes them; 52 bytes a site."""
+        fresh = self.slab.zeros(np.uint64)
+        p, n1, n2 = fresh.shape
+        queue, waiting = np.empty((p, n1 * n2), np.uint32), np.zeros(p, np.uint64)
+        return np.zeros((p, n1, n2, 4), np.uint64), fresh, queue, waiting, np.zeros((4, n1, n2), np.uint64)
+
+    def _accepted(self, records, step) -> np.uint64:
+        """The lattices whose cluster is flipped: all of them without a field."""
+        if self.fields is None:
+            return _ALL
+        moment = self.slab.sum(cluster_magnetizations(self.words, records))[: self.temperatures.size]
+        shares = uniforms(self._keys["accept"], self.temperatures.size, self.item, step)
+        flips = shares < np.exp(np.minimum(-2 * self.fields * moment / self.temperatures, 0))
+        return (flips.astype(np.uint64) << np.arange(flips.size, dtype=np.uint64)).sum(dtype=np.uint64)
 
     def run(self, sweeps: int, wolff: int) -> None:
         """Make `sweeps` Metropolis sweeps with `wolff` Wolff updates spread evenly between them."""
@@ -135,7 +187,7 @@ class IsingBatch:
         return (2 * up / self.slab.lattice.n_sites - 1)[: self.temperatures.size]
 
     def energies(self) -> np.ndarray:
-        """Energy per site of every lattice in units of J, each bond counted once, shape (n_lattices,)."""
+        """Energy per site in units of J, each bond counted once, that in the field left out; shape (n_lattices,)."""
         self.slab.exchange(self.words)
         lattice, own = self.slab.lattice, self.words[1:-1]
         antiparallel, n_bonds = np.zeros(LATTICES, np.int64), 0
@@ -155,16 +207,6 @@ class IsingBatch:
         return ((self.words[1:-1] >> np.uint64(bit)) & np.uint64(1)).astype(np.uint8)
 
 
-def metropolis_tables(temperatures: np.ndarray) -> np.ndarray:
-    """Digits of min(1, exp(-2 (n - 2 a) / T)) for n = 0..6 neighbours, a = 0, 1, 2 of them antiparallel.
-
-    Shape (7, 3, 1 + digits), uint64, as `binary_digits` gives them.  With a >= 3 no flip costs energy, for any n.
-    """
-    n, a = np.arange(7)[:, None, None], np.arange(3)[:, None]
-    cost = np.maximum(2.0 * (n - 2 * a), 0)
-    return binary_digits(np.exp(-cost / temperatures))
-
-
 @njit(cache=True)
 def _hot_start(words, start, active, key, item):
     """Random spins, keyed by the global site."""
@@ -176,65 +218,15 @@ def _hot_start(words, start, active, key, item):
 
 
 @njit(cache=True)
-def _metropolis(words, parity, start, n0, periodic, tables, active, key, item, step):
-    """Offer a flip to the sites of one colour: (local plane + i1 + i2) % 2 == parity, planes counted from 0.
-
-    A neighbour that is missing at a free surface is replaced by the site itself: never antiparallel, and not counted
-    in n.  `start` is the global number of the first plane, n0 the planes of the whole lattice.
-    """
-    _, n1, n2 = words.shape
-    scratch = np.zeros((5, CHUNK), np.uint64)
-    for i in range(1, words.shape[0] - 1):
-        below = i - 1 if periodic[0] or start + i - 1 > 0 else i
-        above = i + 1 if periodic[0] or start + i < n0 else i
-        for j in range(n1):
-            back = j - 1 if j > 0 else n1 - 1 if periodic[1] else j
-            front = j + 1 if j < n1 - 1 else 0 if periodic[1] else j
-            n = (below != i) + (above != i) + (back != j) + (front != j)
-            x = (i - 1 + j + parity) % 2
-            while x < n2:
-                left, right = periodic[2] or x > 0, periodic[2] or x < n2 - 1
-                # The ends of an open row have fewer neighbours, so another table: they go alone.
-                inner = n2 if periodic[2] else n2 - 1
-                count = min(CHUNK, (inner - x + 1) // 2) if left and right else 1
-                neighbours = (words[below, j], words[above, j], words[i, back], words[i, front])
-                _load(scratch, words[i, j], neighbours, x, count, periodic[2], active)
-                site = np.uint64(((start + i - 1) * n1 + j) * n2 + x)
-                bernoulli(scratch, tables[n + left + right], key, item, step, site, np.uint64(2))
-                for k in range(count):
-                    words[i, j, x + 2 * k] ^= scratch[0, k]
-                x += 2 * count
-
-
-@njit(inline="always")
-def _load(scratch, row, neighbours, x, count, periodic, active):
-    """Sort the lattices of `count` sites x, x + 2, ... by their number of antiparallel neighbours.
-
-    scratch[0] becomes the lattices with 3 or more, which flip; scratch[1] the others; scratch[2:5] those with 0, 1, 2.
-    """
-    below, above, back, front = neighbours
-    last = row.shape[0] - 1
+def uniforms(key, count, item, step):
+    """Uniform numbers in (0, 1) for the lattices of a batch, shape (count,)."""
+    values = np.empty(count)
     for k in range(count):
-        here = x + 2 * k
-        left = here - 1 if here > 0 else last if periodic else here
-        right = here + 1 if here < last else 0 if periodic else here
-        s = row[here]
-        p, q, r = s ^ below[here], s ^ above[here], s ^ back[here]
-        sum_1, carry_1 = p ^ q ^ r, p & q | r & (p ^ q)
-        p, q, r = s ^ front[here], s ^ row[left], s ^ row[right]
-        sum_2, carry_2 = p ^ q ^ r, p & q | r & (p ^ q)
-        ones, carry_3 = sum_1 ^ sum_2, sum_1 & sum_2
-        twos = carry_1 ^ carry_2 ^ carry_3
-        fours = carry_1 & carry_2 | carry_3 & (carry_1 ^ carry_2)
-        scratch[2, k] = active & ~(ones | twos | fours)
-        scratch[3, k] = active & ones & ~(twos | fours)
-        scratch[4, k] = active & twos & ~(ones | fours)
-        scratch[1, k] = scratch[2, k] | scratch[3, k] | scratch[4, k]
-        scratch[0, k] = active & ~scratch[1, k]
-    scratch[:, count:] = 0
+        values[k] = rng.uniform(key, item, step, k)
+    return values
 
 
-@njit(cache=True)
+@njit(nogil=True, cache=True)
 def _count_bits(words):
     """How many words have each bit set, shape (64,), int64."""
     counts = np.zeros(64, np.int64)
