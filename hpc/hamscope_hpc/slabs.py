@@ -49,3 +49,33 @@ class MpiSlab(Slab):
 
     def max(self, value: float) -> float:
         return self.comm.allreduce(value, MPI.MAX) if self.comm.size > 1 else value
+
+    def swap(self, below: np.ndarray, above: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if self.comm.size == 1:
+            return super().swap(below, above)
+        sent = [self.comm.Isend([below, MPI.BYTE], self.below, 2), self.comm.Isend([above, MPI.BYTE], self.above, 3)]
+        received = self._receive(self.below, 3, below.dtype), self._receive(self.above, 2, below.dtype)
+        MPI.Request.Waitall(sent)
+        return received
+
+    def _receive(self, source: int, tag: int, dtype: np.dtype) -> np.ndarray:
+        """An array of a length that the sender knows."""
+        status = MPI.Status()
+        message = self.comm.Mprobe(source, tag, status)
+        array = np.empty(status.Get_count(MPI.BYTE) // dtype.itemsize, dtype)
+        message.Recv([array, MPI.BYTE])
+        return array
+
+    def share_out(self, values: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if self.comm.size == 1:
+            return values, counts
+        # A few bits of a product with a large odd number spread the values evenly over the ranks.
+        owner = (values.view(np.uint64) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(40)) % np.uint64(self.comm.size)
+        order = np.argsort(owner, kind="stable")
+        to = np.bincount(owner.astype(np.int64), minlength=self.comm.size)
+        come = np.empty_like(to)
+        self.comm.Alltoall(to, come)
+        mine = np.empty(come.sum()), np.empty(come.sum(), np.int64)
+        for own, received in zip((values[order], counts[order]), mine):
+            self.comm.Alltoallv([own, to], [received, come])
+        return mine
