@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy.stats import kstest
 
-from hamscope.sim import rng
+from hamscope.sim import branch, rng
 from hamscope.sim.exact_rfim import brute_force_sweep, chain_magnetization, local_fields, relax
 from hamscope.sim.lattice import Lattice, Slab
-from hamscope.sim.rfim import flip_fields, random_fields, stable_states
+from hamscope.sim.rfim import FieldSweep, Gaussian, avalanche_counts, flip_fields, random_fields, stable_states
 
 KEY = rng.stream_key(21, "fields")
 SMALL = [
@@ -277,3 +277,102 @@ def test_targets_within_one_avalanche_give_one_state():
     fields, magnetizations = stable_states(slab, flips, np.array([0.41, -0.8, -0.79]))
     np.testing.assert_array_equal(fields, [-1.5, 0.0, 2.0])
     assert magnetizations == pytest.approx([-0.8, 0.4, 1.0])
+
+
+@pytest.mark.parametrize("case", SMALL, ids=shape_of)
+def test_fields_that_are_not_stored(case):
+    """Fields drawn by the kernel are those of `random_fields`; minus the width is the downward sweep.
+
+    Seen to fail with the sign of the width lost, and with the item left out.
+    """
+    shape, periodic = case
+    for item in (2, 3):
+        slab, fields = sample(Lattice(shape, periodic), 1.2, item)
+        for sign in (1, -1):
+            flips = flip_fields(slab, Gaussian(sign * 1.2, KEY, item))
+            assert_same_sweep(flips, brute_force_sweep(sign * fields, periodic))
+
+
+@pytest.mark.parametrize("stored", [True, False])
+@pytest.mark.parametrize("case", [SMALL[0], SMALL[3], SMALL[4], SMALL[6]], ids=shape_of)
+def test_a_sweep_stopped_at_every_window(case, stored):
+    """Stopped and resumed at each of some dozen windows, from copies of its three numbers: the naive flip fields.
+
+    What is settled is right at every stop, and `share` is the share of it.  Seen to fail with the levels of the sites
+    that are still down drawn again, and with the edge of the window before.
+    """
+    shape, periodic = case
+    slab, h = sample(Lattice(shape, periodic), 2.0, 4)
+    fields = h if stored else Gaussian(2.0, KEY, 4)
+    reference = brute_force_sweep(h, periodic)
+    sweep, stops = FieldSweep(slab, fields, window=0.25), 0
+    while not sweep.done:
+        sweep.advance()
+        settled = sweep.flips <= sweep.edge
+        np.testing.assert_array_equal(settled, reference <= sweep.edge)
+        assert sweep.share == pytest.approx(settled.mean())
+        sweep, stops = FieldSweep.resume(slab, fields, sweep.flips.copy(), sweep.edge, 0.25), stops + 1
+    assert stops > 5 or slab.lattice.n_sites < 20
+    assert_same_sweep(sweep.flips, reference)
+    np.testing.assert_array_equal(sweep.flips, flip_fields(slab, fields))
+
+
+def test_queues_that_grow():
+    """One avalanche through a whole cube, larger than the stack at first, after a flip far from it.
+
+    With all h = -0.5 but for two sites, one at 8, at which the avalanche starts (t = 6 - 8 = -2 is below the rest's
+    6.5 - 2), nothing else moves before t(1) = 4.5: F by hand.  Seen to fail with the stack dropped when it grows.
+    """
+    fields = np.full((20, 20, 20), -0.5)
+    fields[3, 4, 5] = 8.0
+    flips = flip_fields(Slab(Lattice((20, 20, 20), (True, True, True))), fields)
+    assert flips[3, 4, 5] == -2.0
+    assert np.count_nonzero(flips == 4.5) == 7999
+
+
+def naive_counts(flips):
+    """Avalanche sizes of a naive sweep in bins of powers of two, by a loop."""
+    counts = np.zeros(48, np.int64)
+    for field in set(flips[flips > -np.inf].tolist()):
+        counts[int(np.sum(flips == field)).bit_length() - 1] += 1
+    return counts
+
+
+@pytest.mark.parametrize("chunk", [2**24, 40, 7])
+@pytest.mark.parametrize("disorder", [0.6, 1.5, 3.0])
+@pytest.mark.parametrize("case", SMALL, ids=shape_of)
+def test_avalanche_sizes(case, disorder, chunk, monkeypatch):
+    """The sizes of the naive sweep's avalanches, also where only a few sites are sorted at a time.
+
+    Seen to fail with sizes counted in bins 2**b + 1 to 2**(b + 1), with an avalanche at the edge of a chunk counted on
+    neither or on both sides, and with the sites that were up at the start taken for an avalanche.
+    """
+    monkeypatch.setattr(branch, "_CHUNK", chunk)
+    shape, periodic = case
+    for item in range(3):
+        slab, fields = sample(Lattice(shape, periodic), disorder, item)
+        reference = brute_force_sweep(fields, periodic)
+        np.testing.assert_array_equal(avalanche_counts(slab, flip_fields(slab, fields)), naive_counts(reference))
+        up = brute_force_sweep(-fields, periodic) > 0.0
+        flips = flip_fields(slab, fields, up=up)
+        np.testing.assert_array_equal(
+            avalanche_counts(slab, flips), naive_counts(brute_force_sweep(fields, periodic, up))
+        )
+
+
+def test_order_statistics():
+    """Ranks among a hundred thousand numbers of either sign, repeated ones and both infinities, against a sort.
+
+    Seen to fail with the order of negative numbers reversed, and with the keys thinned out one digit too early.
+    """
+    generator = np.random.default_rng(2)
+    values = np.concatenate(
+        [generator.normal(size=60_000), np.repeat(generator.normal(size=40), 1000), [np.inf, -np.inf]]
+    )
+    generator.shuffle(values)
+    slab = Slab(Lattice((1, 1, values.size), (False, False, True)))
+    ranks = np.array([1, 2, 3, 50_000, 50_001, 70_123, values.size - 1, values.size])
+    found, not_above = branch.select(slab, values.reshape(1, 1, -1), generator.permutation(ranks))
+    expected = np.unique(np.sort(values)[ranks - 1])
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(not_above, [np.sum(values <= value) for value in expected])

@@ -2,8 +2,8 @@
 
 `rfim` has the physics and the proof.  Here a slab is one float64 a site, its *level*: while a site is down, the field
 t_i(k) = n_i - h_i - 2 k at which it flips as its k neighbours are up now; once it is up, the field F_i at which it did.
-Each neighbour that flips takes 2 from the level of a site that is down.  Levels only fall, so an entry of a queue is out
-of date when the level of its site is no longer the value in it.
+Each neighbour that flips takes 2 from the level of a site that is down.  Levels only fall, so an entry of a queue is
+out of date when the level of its site is no longer the value in it.
 
 All arrays over the slab have its halo, shape (p, n1, n2), p = P + 2.  A *site* is a flat index into them.
 """
@@ -15,10 +15,11 @@ from hamscope.sim import rng
 
 # Why `settle` returned: nothing left up to the end of the window, the budget is spent, or a queue is full.
 EMPTY, SPENT, FULL = 0, 1, 2
+_EVALUATED, _TOLD = 1, 2
 # Sites that are searched at a time.
 _BLOCK = 32
 # Counters of the queue, as `settle` keeps them between calls.
-NEXT, HEAP, STACK, BELOW, ABOVE, FLIPPED, TIDY = range(7)
+NEXT, HEAP, STACK, BELOW, ABOVE, FLIPPED = range(6)
 
 
 @njit(inline="always")
@@ -155,7 +156,7 @@ def receive(levels, message, low_halo, heap_values, heap_sites, counters):
 
 @njit
 def _evaluate(flat, site, shape, periodic, wraps, high, fields, drawn, bonds, ordered):
-    """min over k of max(t(k), k-th smallest F of the neighbours), over neighbours that flip in this window or earlier."""
+    """min over k of max(t(k), k-th smallest F of the neighbours), of those that flip in this window or earlier."""
     n = 0
     for other in _neighbours(site, shape, periodic, wraps):
         value = flat[other]
@@ -185,34 +186,35 @@ def _evaluate(flat, site, shape, periodic, wraps, high, fields, drawn, bonds, or
 @njit(cache=True, nogil=True)
 def settle(levels, announced, fields, drawn, bonds, periodic, wraps, high, candidates, heap, stack, below, above,
            counters, clock, budget, ordered):  # fmt: skip
-    """Let the sites flip whose fields are at most `high`, in ascending order of the field, until one of EMPTY, SPENT, FULL.
+    """Let the sites flip whose fields are at most `high`, in ascending order, until one of EMPTY, SPENT, FULL.
 
     The members of an avalanche share one field and run over a stack, which finds more of its sites in the cache than a
-    queue would; what flips later waits in the heap or among the candidates of the window.  Where the slab has neighbours, a flip can arrive late: its
-    field is below one that has been dealt with.  Then the sites it touches are evaluated from scratch and passed on.
+    queue would; what flips later waits in the heap or among the candidates of the window.  Where the slab has
+    neighbours, a flip can arrive late: its field is below one that has been dealt with.  Then the sites it touches are
+    evaluated from scratch and passed on.
 
     Parameters
     ----------
     announced : ndarray, shape (p n1 n2,), uint8
-        1 where the neighbours know of the flip; of length 1 where the slab is the whole lattice.
+        _TOLD where the neighbours know of the flip, _EVALUATED where they do not and the level was evaluated from
+        scratch, so that it may be the field of a neighbour and not t(k); of length 1 where the slab is the whole lattice.
     candidates, heap : pairs of ndarrays (fields, sites)
         Sites whose level lay in the window when it began, ascending; sites whose level fell into it since.
     below, above : structured ndarrays of (site, field)
         Flips of the own outermost planes, for the neighbouring slabs.
-    counters : ndarray, shape (7,), int64
+    counters : ndarray, shape (6,), int64
     clock : ndarray, shape (2,), float64
         The largest field dealt with in this window, and the field of the avalanche that is under way.
     budget : int
         Flips after which to return, so that slabs can hear of each other.
     """
     flat = levels.reshape(-1)
-    p, n1, n2 = levels.shape
-    plane = n1 * n2
+    plane = levels.shape[1] * levels.shape[2]
     shared = announced.size > 1
     candidate_values, candidate_sites = candidates
     heap_values, heap_sites = heap
     following, size, height = counters[NEXT], counters[HEAP], counters[STACK]
-    n_below, n_above, flipped, tidy = counters[BELOW], counters[ABOVE], counters[FLIPPED], counters[TIDY] == 1
+    n_below, n_above, flipped = counters[BELOW], counters[ABOVE], counters[FLIPPED]
     latest, value = clock[0], clock[1]
     status = SPENT
     while budget > 0:
@@ -245,9 +247,8 @@ def settle(levels, announced, fields, drawn, bonds, periodic, wraps, high, candi
         in_order, fresh = value >= latest, True
         latest = max(latest, value)
         if shared:
-            tidy &= in_order
-            fresh = announced[site] == 0
-            announced[site] = 1
+            fresh = announced[site] != _TOLD
+            announced[site] = _TOLD
             if site < plane:
                 others = (site + plane, site, site, site, site, site)
             elif site >= flat.size - plane:
@@ -281,13 +282,16 @@ def settle(levels, announced, fields, drawn, bonds, periodic, wraps, high, candi
                 if in_order:
                     new = max(new, value)
                 else:
+                    announced[other] = _EVALUATED
                     new = _evaluate(flat, other, levels.shape, periodic, wraps, high, fields, drawn, bonds, ordered)
-            elif tidy:
+            elif in_order and (not shared or announced[other] == 0):
                 new = max(level - 2.0, value)
             else:
                 new = _evaluate(flat, other, levels.shape, periodic, wraps, high, fields, drawn, bonds, ordered)
                 if new >= level:
                     continue
+                if announced[other] != _TOLD:
+                    announced[other] = _EVALUATED
             flat[other] = new
             if new == value:
                 stack[height] = other
@@ -296,6 +300,6 @@ def settle(levels, announced, fields, drawn, bonds, periodic, wraps, high, candi
                 _push(heap_values, heap_sites, size, new, other)
                 size += 1
     counters[NEXT], counters[HEAP], counters[STACK] = following, size, height
-    counters[BELOW], counters[ABOVE], counters[FLIPPED], counters[TIDY] = n_below, n_above, flipped, tidy
+    counters[BELOW], counters[ABOVE], counters[FLIPPED] = n_below, n_above, flipped
     clock[0], clock[1] = latest, value
     return status

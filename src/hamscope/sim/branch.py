@@ -1,7 +1,7 @@
 """What a field sweep tells once its flip fields F are known: stable states and the sizes of the avalanches.
 
-Both count values of F over all slabs.  An order statistic is found digit by digit, by histograms of the bits of F: exact,
-the same on any number of ranks, and without a sorted copy of the lattice.
+Both count values of F over all slabs.  An order statistic is found digit by digit, by histograms of the bits of F:
+exact, the same on any number of ranks, and without a sorted copy of the lattice.
 """
 
 import numpy as np

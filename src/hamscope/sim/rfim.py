@@ -241,8 +241,7 @@ class _Queue:
         self.heap = np.empty(1024), np.empty(1024, np.int64)
         self.stack = np.empty(1024, np.int64)
         self.below, self.above = np.empty(1024, _MESSAGE), np.empty(1024, _MESSAGE)
-        self.counters = np.zeros(7, np.int64)
-        self.counters[avalanches.TIDY] = 1
+        self.counters = np.zeros(6, np.int64)
         self.clock = np.full(2, -np.inf)
 
     def make_room(self, entries: int) -> None:
