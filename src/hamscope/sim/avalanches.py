@@ -197,7 +197,8 @@ def settle(levels, announced, fields, drawn, bonds, periodic, wraps, high, candi
     ----------
     announced : ndarray, shape (p n1 n2,), uint8
         _TOLD where the neighbours know of the flip, _EVALUATED where they do not and the level was evaluated from
-        scratch, so that it may be the field of a neighbour and not t(k); of length 1 where the slab is the whole lattice.
+        scratch, so that it may be the field of a neighbour and not t(k); of length 1 where the slab is the
+        whole lattice.
     candidates, heap : pairs of ndarrays (fields, sites)
         Sites whose level lay in the window when it began, ascending; sites whose level fell into it since.
     below, above : structured ndarrays of (site, field)
