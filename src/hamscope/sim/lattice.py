@@ -81,6 +81,17 @@ class Slab:
         """Largest of a number over the slabs."""
         return value
 
+    def swap(self, below: np.ndarray, above: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Send arrays of any length, shape (n,), to the slabs below and above; return what came from there.
+
+        All of one type; empty from an open end.
+        """
+        return (above, below) if self.lattice.periodic[0] else (below[:0], above[:0])
+
+    def share_out(self, values: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Pairs of a float64 and an int64, shapes (n,), sorted by rank: those of equal value end up in one place."""
+        return values, counts
+
 
 def exchange_energy(slab: Slab, spins: np.ndarray) -> float:
     """- sum over bonds of s_i s_j, per site of the lattice, in units of J; collective over the slabs.

@@ -14,9 +14,11 @@ stable there (no-passing [2]_: it does not depend on the order of the flips), he
     F_i = min over k of max( t_i(k), k-th smallest F of the neighbours ),        k = 0 term: t_i(0),
 
 and every member of an avalanche has the F of its trigger, to the last bit.  The solver goes through windows of H in
-ascending order.  Within a window it settles sites as Dijkstra's algorithm does, smallest F first; neighbouring slabs
-exchange F and correct each other until nothing changes, and only then the next window begins.  The result is made of
-comparisons alone, so neither windows nor slabs can change a bit of it.
+ascending order.  Within a window it lets sites flip as Dijkstra's algorithm settles them, smallest F first; slabs tell
+each other of the flips at their cuts and correct each other until nothing changes, and only then the next window
+begins.  Sorting the sites of one window at a time, instead of all at the start as in [3]_, keeps the memory at one
+float64 a site and the sites of a window in the cache.  F is made of comparisons and of t_i, whose 2 k are taken one 2
+at a time, so neither windows nor slabs can change a bit of it.
 
 A downward sweep is the upward sweep of -h, with -H.  Shape letters: P = planes of the slab, p = P + 2 with its halo.
 
@@ -24,233 +26,257 @@ References
 ----------
 .. [1] Sethna et al., Phys. Rev. Lett. 70, 3347 (1993), doi:10.1103/PhysRevLett.70.3347.
 .. [2] Middleton, Phys. Rev. Lett. 68, 670 (1992), doi:10.1103/PhysRevLett.68.670.
+.. [3] Kuntz et al., Comput. Sci. Eng. 1, 73 (1999), doi:10.1109/5992.774844.
 """
 
-import heapq
+from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
-from hamscope.sim import rng
+from hamscope.sim import avalanches
+from hamscope.sim.branch import avalanche_counts, stable_states
 from hamscope.sim.lattice import Slab
 
-# Width of the windows of H, in units of J: narrow enough that slabs seldom have to correct much.
-_WINDOW = 0.2
+__all__ = ["FieldSweep", "Gaussian", "avalanche_counts", "flip_fields", "random_fields", "stable_states"]
+
+# Share of the sites that should be candidates of one window: many windows are many scans of the slab, few are large
+# heaps, much memory for them, and slabs that run far ahead of each other.  Small lattices need only a few windows.
+_WINDOW_SHARE, _WINDOW_LEAST = 1 / 32, 16_000
+# By which the width of one window can differ from that of the one before.
+_STEPS = 2.0 ** np.arange(-4, 3)
+# Flips of a slab between two exchanges.
+_BUDGET = 4_000
+_MESSAGE = np.dtype([("site", np.int64), ("field", np.float64)])
+
+
+class Gaussian(NamedTuple):
+    """Random fields h_i that are drawn whenever they are needed and never stored.
+
+    `disorder` is their width R/J; minus the width gives -h_i, hence the downward sweep.  `key` and `item` as in
+    `hamscope.sim.rng`; a field belongs to its global site.
+    """
+
+    disorder: float
+    key: np.uint64
+    item: int
 
 
 def random_fields(slab: Slab, disorder: float, key, item: int) -> np.ndarray:
     """Gaussian fields h_i of width `disorder` (R/J), shape (P, n1, n2), float64, keyed by the global site."""
     fields = np.empty((slab.n_planes, *slab.lattice.shape[1:]))
-    _fill_normal(fields.reshape(-1), key, item, slab.start * fields[0].size)
-    return disorder * fields
+    avalanches.fill_fields(fields.reshape(-1), _drawn(slab, Gaussian(disorder, key, item)))
+    return fields
 
 
-def flip_fields(slab: Slab, fields: np.ndarray, up: np.ndarray | None = None, window: float = _WINDOW) -> np.ndarray:
-    """The field at which every site flips in an upward sweep; collective over the slabs of the lattice.
+def flip_fields(slab: Slab, fields, up: np.ndarray | None = None, window: float | None = None) -> np.ndarray:
+    """The field at which every site flips in an upward sweep, shape (P, n1, n2), float64, in units of J.
+
+    Minus infinity where the site was up at the start.  Parameters as in `FieldSweep`; collective over the slabs.
+    """
+    sweep = FieldSweep(slab, fields, up, window)
+    while not sweep.done:
+        sweep.advance()
+    return sweep.flips
+
+
+class FieldSweep:
+    """An upward sweep that goes on window by window and can be stopped between two; collective over the slabs.
 
     Parameters
     ----------
-    fields : ndarray, shape (P, n1, n2), float64
+    fields : ndarray, shape (P, n1, n2), float64, or Gaussian
         The random fields h_i in units of J.
     up : ndarray, shape (P, n1, n2), bool, optional
         The state from which the sweep starts, by default all down.  It has to be stable at some field.
-    window : float
-        Width of the windows of H; the result does not depend on it.
+    window : float, optional
+        Width of all windows of H; by default it follows the number of sites in them.  F does not depend on it.
 
-    Returns
-    -------
-    ndarray, shape (P, n1, n2), float64
-        F in units of J; minus infinity where the site was up at the start.
-    """
-    neighbours = _neighbours(slab)
-    base = neighbours - fields
-    flips = slab.zeros(np.float64)
-    flips.fill(np.inf)
-    flips[1:-1] = base if up is None else np.where(up, -np.inf, base)
-    # The halo stays at infinity until the first window, whose exchange then carries all of it across the cuts.
-    scratch = np.empty(6)
-    if up is not None:
-        _correct(flips, base, slab.lattice.periodic, 0, base.shape[0], scratch)
-    # No spin flips before its last neighbour would let it, nor after the field that moves it alone.
-    first, last = -slab.max(float((2 * neighbours - base).max())), slab.max(float(base.max()))
-    # Each window ends at the very number at which the next begins: no value can fall between two of them.
-    edges = np.arange(first - window, last + 2 * window, window)
-    for low, high in zip(edges, edges[1:]):
-        _relax_window(slab, flips, base, low, high, scratch)
-    return flips[1:-1].copy()
-
-
-def _relax_window(slab: Slab, flips, base, low: float, high: float, scratch) -> None:
-    """Settle every site whose F lies in (low, high], on all slabs."""
-    periodic, last = slab.lattice.periodic, base.shape[0] - 1
-    sites = _within(flips, low, high)
-    while True:
-        _settle(flips, base, periodic, sites, high, scratch)
-        below, above = flips[0].copy(), flips[-1].copy()
-        slab.exchange(flips)
-        # Only the sites beside a halo that fell can fall, and only they need carrying on.
-        planes = [plane for plane, old, halo in ((0, below, 0), (last, above, -1)) if np.any(flips[halo] < old)]
-        sites = np.concatenate([sites[:0], *(_correct(flips, base, periodic, k, k + 1, scratch) for k in planes)])
-        if not slab.any(sites.size > 0):
-            return
-
-
-def stable_states(slab: Slab, flips: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The first stable state at or past each target magnetization; collective over the slabs.
-
-    Parameters
+    Attributes
     ----------
     flips : ndarray, shape (P, n1, n2), float64
-        From `flip_fields`; the state at H is flips <= H.
-    targets : ndarray, shape (n,), float64
-        Magnetizations per site, -1 to 1.
-
-    Returns
-    -------
-    fields, magnetizations : ndarrays, shape (<= n,), float64
-        The least H of each state and the magnetization there, ascending.  Targets inside one avalanche share the
-        state behind it, which is returned once.
+        F of the sites with F <= `edge`; of the others, which are down at `edge`, the field at which each would flip
+        as its neighbours are at `edge`.  At the end F of all sites.
+    edge, width : float
+        The sweep is settled up to `edge`; width of the next window.  With `flips` they are the whole state.
     """
-    ranked = _ordered(np.sort(flips, axis=None))
-    n_sites = slab.lattice.n_sites
-    # Half a spin of tolerance would be too much, none would let rounding ask for one spin more than the target.
-    wanted = np.maximum(np.ceil(n_sites * (np.asarray(targets) + 1) / 2 - 1e-6), 1).astype(np.int64)
-    low, high = np.full(wanted.shape, -(2**63)), np.full(wanted.shape, 2**63 - 1)
-    while np.any(low < high):
-        middle = (low >> 1) + (high >> 1) + (low & high & 1)
-        enough = slab.sum(np.searchsorted(ranked, middle, "right")) >= wanted
-        low, high = np.where(enough, low, middle + 1), np.where(enough, middle, high)
-    states = np.unique(low)
-    up = slab.sum(np.searchsorted(ranked, states, "right"))
-    return _from_ordered(states), 2 * up / n_sites - 1
+
+    def __init__(self, slab: Slab, fields, up: np.ndarray | None = None, window: float | None = None):
+        self._begin(slab, fields, window)
+        avalanches.fill_levels(self._levels, self._fields, self._drawn, self._bonds, slab.lattice.periodic)
+        if up is not None:
+            self.flips[up] = -np.inf
+            self._fill_halo()
+            avalanches.start_up(self._levels, slab.lattice.periodic, self._wraps)
+        # No spin flips before the first that would do so alone.
+        down = self.flips > -np.inf
+        self._least = -slab.max(-float(self.flips.min(where=down, initial=np.inf)))
+        self._count()
+
+    @classmethod
+    def resume(cls, slab: Slab, fields, flips: np.ndarray, edge: float, width: float) -> "FieldSweep":
+        """The sweep that was stopped with these `flips`, `edge` and `width`; the slabs may be cut differently.
+
+        `fields` as at the start; `flips`, shape (P, n1, n2), is copied.
+        """
+        sweep = cls.__new__(cls)
+        sweep._begin(slab, fields, None)
+        sweep.flips[:] = flips
+        sweep.edge, sweep.width = edge, width
+        sweep._least = edge
+        sweep._fill_halo()
+        sweep._count()
+        return sweep
+
+    def _begin(self, slab: Slab, fields, window: float | None) -> None:
+        lattice = slab.lattice
+        self.slab, self.edge, self._fixed = slab, -np.inf, window
+        self.width = 0.5 if window is None else window
+        stored = not isinstance(fields, Gaussian)
+        self._fields = np.ascontiguousarray(fields, np.float64).reshape(-1) if stored else np.empty(0)
+        self._drawn = _drawn(slab, Gaussian(0.0, np.uint64(0), 0) if stored else fields)
+        plane = np.arange(slab.start, slab.stop)
+        self._bonds = np.full(slab.n_planes, 2)
+        if not lattice.periodic[0]:
+            self._bonds = (plane > 0).astype(np.int64) + (plane < lattice.shape[0] - 1)
+        self._shared = slab.n_planes < lattice.shape[0]
+        self._wraps = lattice.periodic[0] and not self._shared
+        self._levels = np.empty((slab.n_planes + 2, *lattice.shape[1:]))
+        # Where no slab is beside this one the halo is never read as a level: no comparison with nan is true.
+        self._levels[[0, -1]] = np.inf if self._shared else np.nan
+        self._announced = np.zeros(self._levels.size if self._shared else 1, np.uint8)
+        self._ordered = np.empty(6)
+
+    @property
+    def flips(self) -> np.ndarray:
+        return self._levels[1:-1]
+
+    @property
+    def done(self) -> bool:
+        return self._flipped == self.slab.lattice.n_sites
+
+    @property
+    def share(self) -> float:
+        """The share of the sites that have flipped, 0 to 1: of the work, near enough."""
+        return self._flipped / self.slab.lattice.n_sites
+
+    def advance(self) -> None:
+        """Settle one window, (edge, edge + width], on all slabs; nothing where the sweep is done."""
+        if self.done:
+            return
+        # Each window ends at the very number at which the next begins: no value can fall between two of them.
+        high = max(self.edge, self._least) + self.width
+        flat, plane = self._levels.reshape(-1), self._levels[0].size
+        own = flat[plane:-plane]
+        sites = self._find(own, high)
+        values = flat[sites]
+        order = np.argsort(values)
+        flipped = self._relax(high, values[order], sites[order])
+        flipped = int(self.slab.sum(flipped))
+        self._flipped += flipped
+        self.edge = high
+        if self._fixed is None:
+            self._choose_width(own, flipped)
+
+    def _find(self, own: np.ndarray, high: float) -> np.ndarray:
+        """The own sites with a level in (edge, high]."""
+        sites = np.empty(2 * _WINDOW_LEAST, np.int64)
+        while True:
+            found = avalanches.find_levels(own, self.edge, high, self._levels[0].size, sites)
+            if found + 32 <= sites.size:
+                return sites[:found]
+            sites = np.empty(found + 32, np.int64)
+
+    def _choose_width(self, own: np.ndarray, flipped: int) -> None:
+        """Make the next window wide enough for its share of candidates, going by a sample of the sites."""
+        wanted = max(self.slab.lattice.n_sites * _WINDOW_SHARE, _WINDOW_LEAST)
+        # Avalanches bring on more flips than there are candidates: many of the last window, many of the next.
+        widths = self.width * _STEPS * min(wanted / max(flipped, 1), 1.0)
+        # An odd stride, so that the sample is spread over the rows.
+        stride = max(own.size // 20_000, 1) | 1
+        sample = np.sort(own[::stride])
+        counts = np.searchsorted(sample, self.edge + widths, "right") - np.searchsorted(sample, self.edge, "right")
+        enough = self.slab.sum(stride * counts) > wanted
+        self.width = float(widths[max(int(np.argmax(enough)) if enough.any() else len(_STEPS) - 1, 1) - 1])
+
+    def _relax(self, high: float, values: np.ndarray, sites: np.ndarray) -> int:
+        """Settle the window that ends at `high`, whose own candidates are these; return how many own sites flipped."""
+        queue = _Queue(values, sites)
+        budget = _BUDGET if self._shared else 2**62
+        while True:
+            status = avalanches.FULL
+            while status == avalanches.FULL:
+                status = avalanches.settle(
+                    self._levels, self._announced, self._fields, self._drawn, self._bonds, self.slab.lattice.periodic,
+                    self._wraps, high, queue.candidates, queue.heap, queue.stack, queue.below, queue.above,
+                    queue.counters, queue.clock, budget, self._ordered,
+                )  # fmt: skip
+                if status == avalanches.FULL:
+                    queue.grow()
+            if not self._shared:
+                break
+            sent = queue.take_messages()
+            for low_halo, message in zip((True, False), self.slab.swap(*sent)):
+                queue.make_room(message.size)
+                avalanches.receive(self._levels, message, low_halo, *queue.heap, queue.counters)
+            if not self.slab.any(status == avalanches.SPENT or sent[0].size + sent[1].size > 0):
+                break
+        return int(queue.counters[avalanches.FLIPPED])
+
+    def _fill_halo(self) -> None:
+        """Fetch what is settled beside the cuts; the rest is announced when it flips."""
+        if self._shared:
+            self.slab.exchange(self._levels)
+            halo = self._levels[[0, -1]]
+            self._levels[[0, -1]] = np.where(halo <= self.edge, halo, np.inf)
+
+    def _count(self) -> None:
+        self._flipped = int(self.slab.sum(int(np.count_nonzero(self.flips <= self.edge))))
 
 
-def _ordered(values: np.ndarray) -> np.ndarray:
-    """Integers in the order of the floats: the bits of a float, those below the sign flipped where it is negative."""
-    bits = values.view(np.int64)
-    return bits ^ ((bits >> 63) & np.int64(2**63 - 1))
+class _Queue:
+    """The arrays of `avalanches.settle` for one window.  They grow as avalanches do."""
+
+    def __init__(self, values: np.ndarray, sites: np.ndarray):
+        self.candidates = values, sites
+        self.heap = np.empty(1024), np.empty(1024, np.int64)
+        self.stack = np.empty(1024, np.int64)
+        self.below, self.above = np.empty(1024, _MESSAGE), np.empty(1024, _MESSAGE)
+        self.counters = np.zeros(6, np.int64)
+        self.clock = np.full(2, -np.inf)
+
+    def make_room(self, entries: int) -> None:
+        """Room for so many more entries in the heap."""
+        size = int(self.counters[avalanches.HEAP])
+        if size + entries > len(self.heap[0]):
+            self.heap = tuple(_longer(part, size, size + entries) for part in self.heap)
+
+    def grow(self) -> None:
+        """Make room in whatever is nearly full."""
+        self.make_room(6)
+        height = int(self.counters[avalanches.STACK])
+        if height + 6 > self.stack.size:
+            self.stack = _longer(self.stack, height, height + 6)
+        sizes = self.counters[[avalanches.BELOW, avalanches.ABOVE]]
+        if sizes.max() >= self.below.size:
+            self.below, self.above = (
+                _longer(a, n, sizes.max() + 1) for a, n in zip((self.below, self.above), sizes, strict=True)
+            )
+
+    def take_messages(self) -> tuple[np.ndarray, np.ndarray]:
+        """The flips to be told to the slabs below and above, which are no longer in the queue then."""
+        below, above = self.counters[[avalanches.BELOW, avalanches.ABOVE]]
+        self.counters[[avalanches.BELOW, avalanches.ABOVE]] = 0
+        return self.below[:below], self.above[:above]
 
 
-def _from_ordered(keys: np.ndarray) -> np.ndarray:
-    return (keys ^ ((keys >> 63) & np.int64(2**63 - 1))).view(np.float64)
+def _longer(array: np.ndarray, used: int, least: int) -> np.ndarray:
+    """A new array with the first `used` entries of `array` and room for `least`, and as much again."""
+    new = np.empty(2 * least, array.dtype)
+    new[:used] = array[:used]
+    return new
 
 
-def _neighbours(slab: Slab) -> np.ndarray:
-    """Number of neighbours of every site, shape (P, n1, n2): one less at each free surface."""
-    shape = slab.lattice.shape
-    counts = np.zeros((slab.n_planes, *shape[1:]), np.int64)
-    for axis, (length, periodic) in enumerate(zip(shape, slab.lattice.periodic)):
-        site = np.arange(length)
-        along = 2 * np.ones(length, np.int64) if periodic else (site > 0).astype(int) + (site < length - 1)
-        if axis == 0:
-            along = along[slab.start : slab.stop]
-        counts += along.reshape([-1 if k == axis else 1 for k in range(3)])
-    return counts
-
-
-@njit(cache=True)
-def _fill_normal(values, key, item, first):
-    for k in range(values.shape[0]):
-        values[k] = rng.normal(key, item, 0, first + k)
-
-
-@njit(inline="always")
-def _neighbour(shape, periodic, i, j, x, direction):
-    """Halo coordinates of one of the six neighbours; plane -1 where there is none."""
-    _, n1, n2 = shape
-    if direction == 0:
-        return i - 1, j, x
-    if direction == 1:
-        return i + 1, j, x
-    if direction == 2:
-        return (i, j - 1, x) if j > 0 else ((i, n1 - 1, x) if periodic[1] else (-1, j, x))
-    if direction == 3:
-        return (i, j + 1, x) if j < n1 - 1 else ((i, 0, x) if periodic[1] else (-1, j, x))
-    if direction == 4:
-        return (i, j, x - 1) if x > 0 else ((i, j, n2 - 1) if periodic[2] else (-1, j, x))
-    return (i, j, x + 1) if x < n2 - 1 else ((i, j, 0) if periodic[2] else (-1, j, x))
-
-
-@njit(inline="always")
-def _evaluate(flips, alone, periodic, i, j, x, sorted_flips):
-    """min over k of max(t(k), k-th smallest F of the neighbours) with t(k) = alone - 2 k."""
-    n = 0
-    for direction in range(6):
-        a, b, c = _neighbour(flips.shape, periodic, i, j, x, direction)
-        if a < 0:
-            continue
-        value = flips[a, b, c]
-        k = n
-        while k > 0 and sorted_flips[k - 1] > value:
-            sorted_flips[k] = sorted_flips[k - 1]
-            k -= 1
-        sorted_flips[k] = value
-        n += 1
-    best = alone
-    for k in range(n):
-        if sorted_flips[k] >= best:
-            break
-        best = min(best, max(alone - 2.0 * (k + 1), sorted_flips[k]))
-    return best
-
-
-@njit(cache=True)
-def _within(flips, low, high):
-    """The own sites with F in (low, high], as flat indices into the slab with its halo."""
-    found = [np.int64(0) for _ in range(0)]
-    p, n1, n2 = flips.shape
-    for i in range(1, p - 1):
-        for j in range(n1):
-            for x in range(n2):
-                if low < flips[i, j, x] <= high:
-                    found.append(np.int64((i * n1 + j) * n2 + x))
-    return np.array(found)
-
-
-@njit(cache=True)
-def _correct(flips, base, periodic, first, last, scratch):
-    """Evaluate the sites of own planes [first, last) again; return those whose F fell, as flat indices."""
-    fallen = [np.int64(0) for _ in range(0)]
-    _, n1, n2 = flips.shape
-    for i in range(first + 1, last + 1):
-        for j in range(n1):
-            for x in range(n2):
-                value = _evaluate(flips, base[i - 1, j, x], periodic, i, j, x, scratch)
-                if value < flips[i, j, x]:
-                    flips[i, j, x] = value
-                    fallen.append(np.int64((i * n1 + j) * n2 + x))
-    return np.array(fallen)
-
-
-@njit(cache=True)
-def _settle(flips, base, periodic, sites, high, scratch):
-    """Carry the F of `sites` to their neighbours, smallest first, and on from there up to `high`.
-
-    An avalanche, whose sites share one F, runs over a stack; only its trigger goes through the heap.
-    """
-    p, n1, n2 = flips.shape
-    heap = [(flips.flat[site], site) for site in sites if flips.flat[site] <= high]
-    heapq.heapify(heap)
-    avalanche = np.empty((p - 2) * n1 * n2, np.int64)
-    while heap:
-        value, trigger = heapq.heappop(heap)
-        if value > flips.flat[trigger]:
-            continue
-        avalanche[0], size = trigger, 1
-        while size > 0:
-            size -= 1
-            site = avalanche[size]
-            i, j, x = site // (n1 * n2), site // n2 % n1, site % n2
-            for direction in range(6):
-                a, b, c = _neighbour(flips.shape, periodic, i, j, x, direction)
-                if a < 1 or a > p - 2 or flips[a, b, c] <= value:
-                    continue
-                new = _evaluate(flips, base[a - 1, b, c], periodic, a, b, c, scratch)
-                if new < flips[a, b, c]:
-                    flips[a, b, c] = new
-                    other = np.int64((a * n1 + b) * n2 + c)
-                    if new == value:
-                        avalanche[size] = other
-                        size += 1
-                    elif new <= high:
-                        heapq.heappush(heap, (new, other))
+def _drawn(slab: Slab, fields: Gaussian) -> tuple[float, np.uint64, int, int]:
+    """What the kernels need to draw a field: R/J, key, item, number of the slab's first site."""
+    n_inside = slab.lattice.shape[1] * slab.lattice.shape[2]
+    return float(fields.disorder), np.uint64(fields.key), int(fields.item), slab.start * n_inside

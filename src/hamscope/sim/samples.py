@@ -21,7 +21,7 @@ from hamscope.sim.lattice import Lattice, Slab, exchange_energy
 BATCH = 64
 # Nanoseconds per site: one sweep of a batch, one Wolff update of a batch, one field sweep, one coin.  They weigh
 # work items against each other and feed the time left; no result depends on them.
-_COST_SWEEP, _COST_WOLFF, _COST_FIELD, _COST_COIN = 13.0, 40.0, 400.0, 5.0
+_COST_SWEEP, _COST_WOLFF, _COST_FIELD, _COST_COIN = 8.5, 170.0, 130.0, 5.0
 # Seconds of one process: about as long as a bite, so about as long as a signal waits, and the least work of an item.
 _BITE, _ITEM = 0.1, 0.5
 
@@ -115,7 +115,8 @@ class CleanTask(Task):
     def __init__(self, item: Item, section: CleanIsing, seed: int, slab: Slab):
         super().__init__(item, section, seed, slab)
         self.temperatures = spread(section, (section.temperature,), seed, item.name)[item.first : item.last]
-        self.batch = IsingBatch(slab, self.temperatures, rng.stream_key(seed, item.name, "chain"), item.number)
+        self.batch = IsingBatch(slab, self.temperatures, rng.stream_key(seed, item.name, "chain"), item.number,
+                                [section.field] * self.temperatures.size if section.field else None)  # fmt: skip
         self.measured = 0
         self.total = section.thermalization_sweeps + (section.measurements - 1) * section.sweeps_between
         self.bite = max(1, int(_BITE / (slab.lattice.n_sites * 1e-9 * _COST_SWEEP)))
@@ -191,21 +192,53 @@ class FieldSweepTask(LatticeTask):
     def __init__(self, item: Item, section: RandomField, seed: int, slab: Slab):
         super().__init__(item, section, seed, slab)
         self.disorder = spread(section, (section.disorder,), seed, item.name)
+        self.sweep: rfim.FieldSweep | None = None
+        # A large lattice is swept in several bites, by the share of its sites that flip in one.
+        self.bite = _BITE / (slab.lattice.n_sites * 1e-9 * _COST_FIELD)
+
+    def advance(self) -> list[Sample]:
+        if self.sweep is None:
+            self.sweep = rfim.FieldSweep(self.slab, self._fields())
+        before = self.sweep.share
+        while not self.sweep.done and self.sweep.share - before < self.bite:
+            self.sweep.advance()
+        return super().advance() if self.sweep.done else self._count(self.next) or []
 
     def draw(self, lattice: int) -> list[Sample]:
-        section, slab, name = self.section, self.slab, self.item.name
+        section, slab, flips = self.section, self.slab, self.sweep.flips
         disorder, direction = self.disorder[lattice], field_direction(section, lattice)
-        fields = direction * rfim.random_fields(slab, disorder, rng.stream_key(self.seed, name, "fields"), lattice)
-        flips = rfim.flip_fields(slab, fields)
-        share = uniforms(rng.stream_key(self.seed, name, "targets"), section.snapshots, lattice)
-        strata = (np.arange(section.snapshots) + share) / section.snapshots
-        targets = section.max_magnetization * (2 * strata - 1)
+        targets = magnetization_targets(section, self.seed, self.item.name, lattice)
         samples = []
         for snapshot, (field, magnetization) in enumerate(zip(*rfim.stable_states(slab, flips, targets))):
             spins = ((flips <= field) if direction == 1 else (flips > field)).astype(np.uint8)
             samples.append(Sample(lattice, snapshot, disorder, direction * field, direction, direction * magnetization,
                                   exchange_energy(slab, spins), 0, spins))  # fmt: skip
+        self.avalanches.append(Avalanches(lattice, disorder, direction, rfim.avalanche_counts(slab, flips)))
+        self.sweep = None
         return samples
+
+    def state(self) -> tuple[dict[str, np.ndarray], dict]:
+        if self.sweep is None:
+            return super().state()
+        return {"flips": self.sweep.flips}, {"next": self.next, "edge": self.sweep.edge, "width": self.sweep.width}
+
+    def restore(self, arrays: dict[str, np.ndarray], numbers: dict) -> None:
+        self.next = numbers["next"]
+        if arrays:
+            self.sweep = rfim.FieldSweep.resume(
+                self.slab, self._fields(), arrays["flips"], numbers["edge"], numbers["width"]
+            )
+        self._count(self.next)
+
+    def _fields(self) -> rfim.Gaussian:
+        """The random fields of the next lattice; a sweep downwards is the upward sweep of the opposite fields."""
+        disorder = field_direction(self.section, self.next) * self.disorder[self.next]
+        return rfim.Gaussian(disorder, rng.stream_key(self.seed, self.item.name, "fields"), self.next)
+
+    def _count(self, following: int) -> None:
+        super()._count(following)
+        if self.sweep is not None:
+            self.share += self.sweep.share / (self.item.last - self.item.first)
 
 
 class PercolationTask(LatticeTask):
@@ -234,6 +267,13 @@ def field_direction(section: RandomField, lattice: int) -> int:
     if section.directions != "both":
         return 1 if section.directions == "up" else -1
     return 1 if lattice // (section.grid or 1) % 2 == 0 else -1
+
+
+def magnetization_targets(section: RandomField, seed: int, name: str, lattice: int) -> np.ndarray:
+    """Magnetizations at which a field sweep is looked at, shape (snapshots,): one drawn from each equal stratum."""
+    share = uniforms(rng.stream_key(seed, name, "targets"), section.snapshots, lattice)
+    strata = (np.arange(section.snapshots) + share) / section.snapshots
+    return section.max_magnetization * (2 * strata - 1)
 
 
 def spread(section, ranges: tuple[tuple[float, float], ...], seed: int, name: str) -> np.ndarray:
