@@ -17,11 +17,12 @@ from hamscope.models import BY_NAME
 from hamscope.sim import percolation, rfim, rng
 from hamscope.sim.ising import IsingBatch
 from hamscope.sim.lattice import Lattice, Slab, exchange_energy
+from hamscope.sim.rfim_thermal import HeatBath
 
 BATCH = 64
-# Nanoseconds per site: one sweep of a batch, one Wolff update of a batch, one field sweep, one coin.  They weigh
-# work items against each other and feed the time left; no result depends on them.
-_COST_SWEEP, _COST_WOLFF, _COST_FIELD, _COST_COIN = 13.0, 40.0, 400.0, 5.0
+# Nanoseconds per site: one sweep of a batch, one Wolff update of a batch, one field sweep, one coin, one sweep of a
+# heat bath.  They weigh work items against each other and feed the time left; no result depends on them.
+_COST_SWEEP, _COST_WOLFF, _COST_FIELD, _COST_COIN, _COST_HEAT = 13.0, 40.0, 400.0, 5.0, 4.0
 # Seconds of one process: about as long as a bite, so about as long as a signal waits, and the least work of an item.
 _BITE, _ITEM = 0.1, 0.5
 
@@ -68,12 +69,17 @@ def work_items(name: str, section, length: int) -> list[Item]:
         updates = section.thermalization_wolff + measured * section.wolff_between
         size, each = BATCH, sites * (sweeps * _COST_SWEEP + updates * _COST_WOLFF) / BATCH
     else:
-        each = sites * (_COST_FIELD if isinstance(section, RandomField) else _COST_COIN)
+        each = sites * (_field_cost(name, section) if isinstance(section, RandomField) else _COST_COIN)
         size = int(np.clip(_ITEM / each, 1, BATCH))
     spans = [(first, min(first + size, section.lattices)) for first in range(0, section.lattices, size)]
     clean = isinstance(section, CleanIsing)
     # A batch costs the same however many of its bits have a lattice.
     return [Item(name, k, a, b, each * (BATCH if clean else b - a)) for k, (a, b) in enumerate(spans)]
+
+
+def _field_cost(name: str, section: RandomField) -> float:
+    """Nanoseconds per site of one field sweep."""
+    return DriveSchedule(name, section).expected * _COST_HEAT if section.temperature else _COST_FIELD
 
 
 class Task:
@@ -208,6 +214,105 @@ class FieldSweepTask(LatticeTask):
         return samples
 
 
+class DriveSchedule:
+    """How the field of a sweep at T > 0 rises: sweep number k is made at H = `field(k)`.
+
+    Attributes
+    ----------
+    total : int
+        Sweeps from one end of the loop to the other.
+    expected : int
+        About how many of them it takes to reach the last target: a guess that weighs work and no more.
+    """
+
+    def __init__(self, name: str, section: RandomField):
+        largest = section.disorder[1]
+        self.step, self.sweeps = section.field_step, section.sweeps_per_step
+        self.max_field = section.max_field or 2.0 * (BY_NAME[name].dimension + largest)
+        # A step that ends the loop but for rounding is the last one.
+        self.total = self.sweeps * (1 + int(np.ceil(2 * self.max_field / self.step - 1e-6)))
+        self.expected = min(self.total, self.sweeps * int(1 + (self.max_field + largest) / self.step))
+
+    def field(self, sweep: int) -> float:
+        """H/J of a sweep."""
+        return min(self.max_field, sweep // self.sweeps * self.step - self.max_field)
+
+    def ends_step(self, sweep: int) -> bool:
+        """Whether a sweep is the last one at its field."""
+        return sweep % self.sweeps == self.sweeps - 1
+
+
+class ThermalSweepTask(Task):
+    """Field sweeps at T > 0; of each the state after the first step at or past every target magnetization.
+
+    The random fields and the targets are those of the adiabatic sweep of the same lattice.  As there, a falling field
+    is a rising one with all signs turned.
+    """
+
+    def __init__(self, item: Item, section: RandomField, seed: int, slab: Slab):
+        super().__init__(item, section, seed, slab)
+        self.disorder = spread(section, (section.disorder,), seed, item.name)
+        self.schedule = DriveSchedule(item.name, section)
+        self.bite = max(1, int(_BITE / (slab.lattice.n_sites * 1e-9 * _COST_HEAT)))
+        self._begin(item.first)
+
+    def _begin(self, lattice: int) -> None:
+        """Saturate lattice number `lattice`, or the last one again where it was the last."""
+        self.lattice, self.passed, self.taken = lattice, 0, 0
+        self.drawn = min(lattice, self.item.last - 1)
+        section, slab, seed, name = self.section, self.slab, self.seed, self.item.name
+        self.direction = field_direction(section, self.drawn)
+        keys = [rng.stream_key(seed, name, use) for use in ("fields", "heat bath", "targets")]
+        fields = self.direction * rfim.random_fields(slab, self.disorder[self.drawn], keys[0], self.drawn)
+        self.bath = HeatBath(slab, fields, section.temperature, keys[1], self.drawn)
+        strata = (np.arange(section.snapshots) + uniforms(keys[2], section.snapshots, self.drawn)) / section.snapshots
+        targets = section.max_magnetization * (2 * strata - 1)
+        # Sites that have to be up; counted as `rfim.stable_states` does.
+        self.wanted = np.maximum(np.ceil(slab.lattice.n_sites * (targets + 1) / 2 - 1e-6), 1)
+        self._count()
+
+    def advance(self) -> list[Sample]:
+        samples = []
+        for _ in range(self.bite):
+            sweep = self.bath.sweeps
+            self.bath.sweep(self.schedule.field(sweep))
+            if self.schedule.ends_step(sweep):
+                samples += self._measure(self.schedule.field(sweep))
+            if self.passed == self.wanted.size or self.bath.sweeps == self.schedule.total:
+                self._begin(self.lattice + 1)
+                break
+        self._count()
+        return samples
+
+    def _measure(self, field: float) -> list[Sample]:
+        """The state as a sample, if it is the first at or past a target."""
+        up, slab = self.bath.up(), self.slab
+        passed = int(np.searchsorted(self.wanted, up, "right"))
+        if passed <= self.passed:
+            return []
+        self.passed, self.taken = passed, self.taken + 1
+        spins = (self.bath.spins[1:-1] == self.direction).astype(np.uint8)
+        magnetization = 2 * up / slab.lattice.n_sites - 1
+        return [Sample(self.drawn, self.taken - 1, self.disorder[self.drawn], self.direction * field, self.direction,
+                       self.direction * magnetization, exchange_energy(slab, spins), self.bath.sweeps, spins)]  # fmt: skip
+
+    def state(self) -> tuple[dict[str, np.ndarray], dict]:
+        numbers = {"lattice": self.lattice, "sweeps": self.bath.sweeps, "passed": self.passed, "taken": self.taken}
+        return {"spins": self.bath.spins[1:-1]}, numbers
+
+    def restore(self, arrays: dict[str, np.ndarray], numbers: dict) -> None:
+        self._begin(numbers["lattice"])
+        self.bath.spins[1:-1] = arrays["spins"]
+        self.bath.sweeps, self.passed, self.taken = numbers["sweeps"], numbers["passed"], numbers["taken"]
+        self._count()
+
+    def _count(self) -> None:
+        item = self.item
+        under_way = min(self.bath.sweeps / self.schedule.expected, 1)
+        self.share = (self.lattice - item.first + under_way) / (item.last - item.first)
+        self.done = self.lattice == item.last
+
+
 class PercolationTask(LatticeTask):
     """A biased coin for every site."""
 
@@ -225,6 +330,8 @@ class PercolationTask(LatticeTask):
 
 def make_task(item: Item, section, seed: int, slab: Slab) -> Task:
     """The task of a work item on a slab, at its start."""
+    if isinstance(section, RandomField) and section.temperature:
+        return ThermalSweepTask(item, section, seed, slab)
     kind = {CleanIsing: CleanTask, RandomField: FieldSweepTask, Percolation: PercolationTask}[type(section)]
     return kind(item, section, seed, slab)
 
