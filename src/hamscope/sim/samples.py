@@ -255,21 +255,23 @@ class ThermalSweepTask(Task):
         self.schedule = DriveSchedule(item.name, section)
         self.bite = max(1, int(_BITE / (slab.lattice.n_sites * 1e-9 * _COST_HEAT)))
         self._begin(item.first)
+        self._count()
 
     def _begin(self, lattice: int) -> None:
-        """Saturate lattice number `lattice`, or the last one again where it was the last."""
-        self.lattice, self.passed, self.taken = lattice, 0, 0
-        self.drawn = min(lattice, self.item.last - 1)
+        """Go to lattice number `lattice` of the class, saturated, or to the end where the item has no more."""
+        self.lattice = lattice
+        if lattice == self.item.last:
+            return
         section, slab, seed, name = self.section, self.slab, self.seed, self.item.name
-        self.direction = field_direction(section, self.drawn)
+        self.direction = field_direction(section, lattice)
         keys = [rng.stream_key(seed, name, use) for use in ("fields", "heat bath", "targets")]
-        fields = self.direction * rfim.random_fields(slab, self.disorder[self.drawn], keys[0], self.drawn)
-        self.bath = HeatBath(slab, fields, section.temperature, keys[1], self.drawn)
-        strata = (np.arange(section.snapshots) + uniforms(keys[2], section.snapshots, self.drawn)) / section.snapshots
+        fields = self.direction * rfim.random_fields(slab, self.disorder[lattice], keys[0], lattice)
+        self.bath = HeatBath(slab, fields, section.temperature, keys[1], lattice)
+        strata = (np.arange(section.snapshots) + uniforms(keys[2], section.snapshots, lattice)) / section.snapshots
         targets = section.max_magnetization * (2 * strata - 1)
         # Sites that have to be up; counted as `rfim.stable_states` does.
         self.wanted = np.maximum(np.ceil(slab.lattice.n_sites * (targets + 1) / 2 - 1e-6), 1)
-        self._count()
+        self.passed = self.taken = 0
 
     def advance(self) -> list[Sample]:
         samples = []
@@ -293,8 +295,9 @@ class ThermalSweepTask(Task):
         self.passed, self.taken = passed, self.taken + 1
         spins = (self.bath.spins[1:-1] == self.direction).astype(np.uint8)
         magnetization = 2 * up / slab.lattice.n_sites - 1
-        return [Sample(self.drawn, self.taken - 1, self.disorder[self.drawn], self.direction * field, self.direction,
-                       self.direction * magnetization, exchange_energy(slab, spins), self.bath.sweeps, spins)]  # fmt: skip
+        return [Sample(self.lattice, self.taken - 1, self.disorder[self.lattice], self.direction * field,
+                       self.direction, self.direction * magnetization, exchange_energy(slab, spins),
+                       self.bath.sweeps, spins)]  # fmt: skip
 
     def state(self) -> tuple[dict[str, np.ndarray], dict]:
         numbers = {"lattice": self.lattice, "sweeps": self.bath.sweeps, "passed": self.passed, "taken": self.taken}
@@ -307,10 +310,9 @@ class ThermalSweepTask(Task):
         self._count()
 
     def _count(self) -> None:
-        item = self.item
-        under_way = min(self.bath.sweeps / self.schedule.expected, 1)
+        item, self.done = self.item, self.lattice == self.item.last
+        under_way = 0 if self.done else min(self.bath.sweeps / self.schedule.expected, 1)
         self.share = (self.lattice - item.first + under_way) / (item.last - item.first)
-        self.done = self.lattice == item.last
 
 
 class PercolationTask(LatticeTask):
