@@ -67,8 +67,8 @@ def field_statistics(states, shape, periodic, temperature, fields) -> dict[str, 
 
     `fields` has the shape of the lattice, `states` one column a chain.  Returns p of the chi-square test for the energy
     ("p_energies", in 40 bins of equal probability, as the energies of all states differ) and for the states
-    themselves ("p_states"), and by how many standard errors, from the spread of the chains, the mean energy ("z_energy")
-    and the magnetization ("z_magnetization") are off.
+    themselves ("p_states"); and by how many standard errors, from the spread of the chains, the mean energy and the
+    magnetization are off ("z_energy", "z_magnetization").
     """
     everything, energies = np.arange(2**16), state_energies(shape, periodic)
     spins = 2.0 * ((everything[:, None] >> np.arange(16)) & 1) - 1

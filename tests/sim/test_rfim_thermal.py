@@ -15,8 +15,17 @@ from hamscope.sim.rfim_thermal import HeatBath
 KEY = rng.stream_key(31, "thermal")
 SQUARE = ((4, 1, 4), (True, False, True))
 OPEN = ((4, 2, 2), (False, True, True))
-SHAPES = [SQUARE, OPEN, ((2, 1, 2), (True, False, True)), ((1, 1, 7), (False, False, False)), ((6, 1, 1), (True, False, False)),
-          ((4, 3, 5), (False, False, False)), ((5, 4, 26), (False, True, True)), ((4, 2, 9), (True, True, False)), ((2, 2, 2), (True, True, True))]  # fmt: skip
+SHAPES = [
+    SQUARE,
+    OPEN,
+    ((2, 1, 2), (True, False, True)),
+    ((1, 1, 7), (False, False, False)),
+    ((6, 1, 1), (True, False, False)),
+    ((4, 3, 5), (False, False, False)),
+    ((5, 4, 26), (False, True, True)),
+    ((4, 2, 9), (True, True, False)),
+    ((2, 2, 2), (True, True, True)),
+]
 
 
 def sampled_states(shape, periodic, temperature, h, field, sweeps, chains=64, measurements=1500):
@@ -45,7 +54,7 @@ def test_stationary_distribution_is_boltzmann(case, seed):
     h of the wrong sign the chi-square test fails.
     """
     shape, periodic = case
-    temperature, field, sweeps = (3.5, 0.4, 6) if case is SQUARE else (5.0, 0.4, 8)
+    temperature, field, sweeps = (3.5, 0.4, 5) if case is SQUARE else (5.0, 0.4, 6)
     h = random_fields(Slab(Lattice(shape, periodic)), 1.5, rng.stream_key(seed, "fields"), 0)
     states = sampled_states(shape, periodic, temperature, h, field, sweeps)
     right = field_statistics(states, shape, periodic, temperature, field + h)
@@ -103,21 +112,21 @@ def targets_of(section, name, seed, lattice):
 
 
 @pytest.mark.parametrize("directions", ["up", "down"])
-@pytest.mark.parametrize("name, length, disorder", [("RF-2D", 12, 1.1), ("RF-3D", 4, 2.3)])
+@pytest.mark.parametrize("name, length, disorder", [("RF-2D", 12, 1.5), ("RF-3D", 6, 2.6)])
 def test_samples_are_those_of_a_naive_drive(name, length, disorder, directions):
     """Spins, H, m, sweep and number of every sample: the naive heat bath in a field that really rises or falls.
 
     A falling field of the task is a rising one of -h with all spins turned; here it is neither.
     """
     section = RandomField(lattices=1, disorder=disorder_range(disorder), snapshots=6, directions=directions,
-                          temperature=0.7, field_step=0.11, sweeps_per_step=3, max_field=3.0)  # fmt: skip
+                          temperature=0.7, field_step=0.07, sweeps_per_step=2, max_field=3.0)  # fmt: skip
     lattice, sign = Lattice.of_dimension(2 if name == "RF-2D" else 3, length), 1 if directions == "up" else -1
     h = random_fields(Slab(lattice), disorder, rng.stream_key(5, name, "fields"), 0)
     waiting = list(targets_of(section, name, 5, 0))
     up, sweeps, expected = np.full(lattice.shape, sign < 0), 0, []
-    for step in range(100):
-        field = sign * min(0.11 * step - 3.0, 3.0)
-        for _ in range(3):
+    for step in range(87):
+        field = sign * min(0.07 * step - 3.0, 3.0)
+        for _ in range(2):
             naive_sweep(up, h, lattice.periodic, field, 0.7, sign, rng.stream_key(5, name, "heat bath"), 0, sweeps)
             sweeps += 1
         m = 2 * up.mean() - 1
@@ -139,7 +148,7 @@ def disorder_range(value):
 
 
 @pytest.mark.parametrize("directions", ["up", "down"])
-@pytest.mark.parametrize("name, length, disorder", [("RF-2D", 20, 1.1), ("RF-3D", 8, 2.6)])
+@pytest.mark.parametrize("name, length, disorder", [("RF-2D", 20, 2.2), ("RF-3D", 8, 3.5)])
 def test_a_cold_slow_sweep_is_the_adiabatic_one(name, length, disorder, directions):
     """Every site between the states that the adiabatic sweep of the same sample has at H - x and H + x.
 
@@ -160,19 +169,25 @@ def test_a_cold_slow_sweep_is_the_adiabatic_one(name, length, disorder, directio
         assert np.all(up >= (flips <= sign * sample.field - x))
         assert np.all(up <= (flips <= sign * sample.field + x))
         same += np.array_equal(up, flips <= sign * sample.field)
-    print(len(found), same)
-    assert same >= len(found) / 2
+    assert 2 * same > len(found)
 
 
 def test_a_slower_drive_lags_less():
-    """64 lattices of 16 x 16 at T = 0.5: the field at which m passes 0 falls with the rate, towards equilibrium at 0."""
-    means = []
-    for sweeps in (1, 10, 100):
+    """16 lattices at T = 0.5: the field at which m passes 0 falls with the rate of the drive: 1.14, 0.80, 0.56 J.
+
+    Each is at least 4 standard errors, from the spread of the lattices, below the one before and above 0, where
+    equilibrium has it.
+    """
+    means, errors = [], []
+    for sweeps in (1, 5, 25):
         section = RandomField(lattices=16, disorder=(1.1, 1.1), snapshots=1, directions="up", max_magnetization=1e-3,
-                              temperature=0.5, field_step=0.02, sweeps_per_step=sweeps, max_field=3.0)  # fmt: skip
+                              temperature=0.5, field_step=0.02, sweeps_per_step=sweeps, max_field=2.0)  # fmt: skip
         fields = [sample.field for sample in drawn(section, "RF-2D", 16, lattices=16)]
-        means.append((np.mean(fields), np.std(fields, ddof=1) / 4))
-    print(means)
+        means.append(np.mean(fields))
+        errors.append(np.std(fields, ddof=1) / 4)
+    assert means[0] - means[1] > 4 * np.hypot(*errors[:2])
+    assert means[1] - means[2] > 4 * np.hypot(*errors[1:])
+    assert means[2] > 4 * errors[2]
 
 
 @pytest.mark.parametrize("name, length", [("RF-2D", 12), ("RF-3D", 6)])
