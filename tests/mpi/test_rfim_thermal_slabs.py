@@ -40,7 +40,9 @@ class LocalColour(HeatBath):
 def test_same_spins_on_any_number_of_ranks(shape, periodic, uneven):
     """50 sweeps in a rising field on all ranks equal those on MPI.COMM_SELF, spin for spin; so does the number up.
 
-    Started on 2, 3 and 4 ranks.
+    Started on 2, 3 and 4 ranks.  Seen to fail on 3 with colours from local coordinates, with random numbers keyed by
+    local sites, without the halo exchange (and with it before the first half sweep alone), and with the number up of
+    one slab.
     """
     lattice, comm = Lattice(shape, periodic), MPI.COMM_WORLD
     alone, shared = MpiSlab(MPI.COMM_SELF, lattice), MpiSlab(comm, lattice, cuts(shape[0], uneven))
@@ -55,7 +57,10 @@ def test_same_spins_on_any_number_of_ranks(shape, periodic, uneven):
 @pytest.mark.mpi(min_size=2)
 @pytest.mark.parametrize("kind", [HeatBath, LocalColour])
 def test_stationary_distribution_on_slabs(kind):
-    """4 x 4 in slabs of 1 plane and of the rest: Boltzmann's; with colours from local coordinates it is not."""
+    """4 x 4 in slabs of 1 plane and of the rest: Boltzmann's; with colours from local coordinates it is not.
+
+    That planted fault gave p = 5e-10, 2e-23 and 2e-131 for the states on 2, 3 and 4 ranks.
+    """
     shape, periodic = (4, 1, 4), (True, False, True)
     slab = MpiSlab(MPI.COMM_WORLD, Lattice(shape, periodic), cuts(4, uneven=True))
     h = random_fields(slab, 1.5, KEY, 0)
@@ -74,8 +79,7 @@ def test_stationary_distribution_on_slabs(kind):
         assert min(found["p_energies"], found["p_states"]) > 1e-3
         assert max(abs(found["z_energy"]), abs(found["z_magnetization"])) < 4
     else:
-        print(found)
-        assert abs(found["z_energy"]) > 5
+        assert found["p_states"] < 1e-6
 
 
 def advanced(task, bites):
@@ -93,7 +97,8 @@ def advanced(task, bites):
 def test_a_task_goes_on_on_another_cut(name, bites):
     """Begun on uneven slabs, gone on with in one process and on even slabs: the samples of a task that never stopped.
 
-    Numbers of its state are the same on all ranks, arrays those of the own planes.
+    Numbers of its state are the same on all ranks, arrays those of the own planes.  Seen to fail on 3 with random
+    numbers keyed by local sites, and with the sweeps, the targets passed or the spins not restored.
     """
     comm, lattice = MPI.COMM_WORLD, Lattice.of_dimension(2 if name == "RF-2D" else 3, 8)
     section = RandomField(lattices=2, disorder=(1.5, 2.6), snapshots=5, temperature=0.6, field_step=0.1,
