@@ -74,6 +74,32 @@ def free_states(shape, periodic) -> np.ndarray:
     return np.all([energies[states ^ (1 << site)] == energies for site in range(16)], axis=0)
 
 
+def field_statistics(states, shape, periodic, temperature, fields) -> dict[str, float]:
+    """How well states agree with the Boltzmann distribution in the field H + h_i of every site.
+
+    `fields` has the shape of the lattice, `states` one column a chain.  Returns p of the chi-square test for the energy
+    ("p_energies", in 40 bins of equal probability, as the energies of all states differ) and for the states
+    themselves ("p_states"); and by how many standard errors, from the spread of the chains, the mean energy and the
+    magnetization are off ("z_energy", "z_magnetization").
+    """
+    everything, energies = np.arange(2**16), state_energies(shape, periodic)
+    spins = 2.0 * ((everything[:, None] >> np.arange(16)) & 1) - 1
+    energies -= spins @ fields.ravel()
+    weights = np.exp(-(energies - energies.min()) / temperature)
+    probabilities = weights / weights.sum()
+    order = np.argsort(energies)
+    bins = np.empty(order.size, int)
+    bins[order] = np.minimum(40 * np.cumsum(probabilities[order]), 39).astype(int)
+    counts = np.bincount(states.ravel(), minlength=probabilities.size)
+    found = {
+        f"p_{name}": _chi_square(counts, probabilities, k) for name, k in (("energies", bins), ("states", everything))
+    }
+    for name, values in (("energy", energies), ("magnetization", spins.sum(1))):
+        chains = values[states].mean(0)
+        found[f"z_{name}"] = (chains.mean() - probabilities @ values) / (chains.std(ddof=1) / np.sqrt(chains.size))
+    return found
+
+
 def _chi_square(counts, probabilities, labels) -> float:
     expected = counts.sum() * np.bincount(labels, probabilities)
     observed = np.bincount(labels, counts)

@@ -113,3 +113,41 @@ def test_a_stage_depends_on_its_own_section_only(tiny):
     assert section_json(before.simulate) == section_json(after.simulate)
     assert section_hash(before.train, "x") != section_hash(after.train, "x")
     assert section_hash(before.train, "x") != section_hash(before.train, "y")
+
+
+def test_a_sweep_rate_needs_a_temperature(tiny):
+    """field_step, sweeps_per_step and max_field are refused at T = 0, a line each; above it defaults are filled in."""
+    table = tiny["simulate"]["RF-2D"]
+    table |= {"field_step": 0.02, "sweeps_per_step": 5, "max_field": 3.0}
+    with pytest.raises(ConfigError) as caught:
+        parse_config(tiny)
+    lines = str(caught.value).splitlines()
+    assert [line.split(" = ")[0] for line in lines] == [
+        f"config: simulate.RF-2D.{key}" for key in ("field_step", "sweeps_per_step", "max_field")
+    ]
+    assert all("write a temperature above 0" in line for line in lines)
+    table["temperature"] = 0.3
+    given = parse_config(tiny).simulate.rf2d
+    assert (given.temperature, given.field_step, given.sweeps_per_step, given.max_field) == (0.3, 0.02, 5, 3.0)
+    for key in ("field_step", "sweeps_per_step", "max_field"):
+        del table[key]
+    filled = parse_config(tiny).simulate.rf2d
+    assert (filled.field_step, filled.sweeps_per_step, filled.max_field) == (0.01, 10, None)
+    cold = parse_config(tiny).simulate.rf3d
+    assert (cold.temperature, cold.field_step, cold.sweeps_per_step, cold.max_field) == (0.0, None, None, None)
+
+
+@pytest.mark.parametrize(
+    "keys, reason",
+    [
+        ({"temperature": -0.1}, "greater than or equal to 0"),
+        ({"temperature": 0.3, "field_step": 0.0}, "greater than 0"),
+        ({"temperature": 0.3, "sweeps_per_step": 0}, "greater than or equal to 1"),
+        ({"temperature": 0.3, "field_step": 2.0, "max_field": 1.0}, "write a smaller step"),
+    ],
+)
+def test_a_drive_that_cannot_be_is_refused(tiny, keys, reason):
+    tiny["simulate"]["RF-2D"] |= keys
+    with pytest.raises(ConfigError, match=reason) as caught:
+        parse_config(tiny)
+    assert "\n" not in str(caught.value)

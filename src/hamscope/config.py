@@ -60,6 +60,8 @@ EvenSize = Annotated[int, Field(ge=4), AfterValidator(_even)]
 PositiveRange = Annotated[tuple[Positive, Positive], AfterValidator(_ordered)]
 NotNegativeRange = Annotated[tuple[NotNegative, NotNegative], AfterValidator(_ordered)]
 ProbabilityRange = Annotated[tuple[Probability, Probability], AfterValidator(_ordered)]
+# How fast the field of a random-field model goes at T > 0 unless the config says so: 0.001 J a sweep.
+_SWEEP_RATE = {"field_step": 0.01, "sweeps_per_step": 10}
 
 
 class Section(BaseModel):
@@ -109,12 +111,39 @@ class RandomField(Lattices):
     `lattices` are spread over the range of `disorder` (R/J); `directions` says which way their fields go, with "both"
     every second one downwards.  `snapshots` target magnetizations, uniform in |m| <= `max_magnetization`, give the
     states that are kept.
+
+    At `temperature` (T/J) 0 a sweep is adiabatic.  Above, H goes in steps of `field_step` (J, 0.01) with
+    `sweeps_per_step` (10) sweeps of the heat bath at each: from -`max_field` up, or from +`max_field` down, until the
+    last target is reached, at most to the other end; targets not reached by then have no state.  By default
+    `max_field` (J) is the number of neighbours plus twice the largest disorder.
     """
 
     disorder: NotNegativeRange
     snapshots: Count
     directions: Literal["both", "up", "down"] = "both"
     max_magnetization: Annotated[float, Field(gt=0, lt=1)] = 0.6
+    temperature: NotNegative = 0.0
+    field_step: Annotated[Positive | None, Field(validate_default=True)] = None
+    sweeps_per_step: Annotated[Count | None, Field(validate_default=True)] = None
+    max_field: Positive | None = None
+
+    @field_validator("field_step", "sweeps_per_step", "max_field")
+    @classmethod
+    def _needs_a_temperature(cls, value, info: ValidationInfo):
+        """Only a sweep at T > 0 has a rate; there the defaults are filled in, so that a file tells them."""
+        if "temperature" not in info.data:
+            return value
+        if info.data["temperature"] > 0:
+            return _SWEEP_RATE.get(info.field_name) if value is None else value
+        if value is not None:
+            raise ValueError(f"= {value}: the sweep at temperature = 0 is adiabatic; write a temperature above 0")
+        return value
+
+    @model_validator(mode="after")
+    def _has_several_steps(self):
+        if self.temperature and self.max_field is not None and self.field_step > self.max_field:
+            raise ValueError(f"field_step = {self.field_step}: max_field is {self.max_field}; write a smaller step")
+        return self
 
 
 class Percolation(Lattices):

@@ -1,112 +1,40 @@
-"""From one table of the config to states of its model: what is drawn, in which order, with which parameter.
-
-A *work item* is what one group of processes computes at once: 64 lattices of a clean Ising model (the bits of a
-word), some field sweeps of a random-field model, some lattices of percolation.  A *task* is a work item under way.
-It advances in bites of a fraction of a second, and between two bites its state is a few arrays over the slab and a
-few numbers: stored, and restored on another cut of the lattice, it goes on to the same bits.  Everything random is
-keyed by the seed, the class, and the item or lattice, so items can be drawn by anyone in any order.
-"""
-
-from typing import NamedTuple
+"""From one table of the config to its work items and their tasks: what is drawn, and with which parameter."""
 
 import numpy as np
-from numba import njit
 
 from hamscope.config import CleanIsing, Percolation, RandomField
 from hamscope.models import BY_NAME
-from hamscope.sim import percolation, rfim, rng
+from hamscope.sim import percolation, rng
+from hamscope.sim.field_tasks import FieldSweepTask, ThermalSweepTask, field_cost
 from hamscope.sim.ising import IsingBatch
 from hamscope.sim.lattice import Lattice, Slab, exchange_energy
+from hamscope.sim.tasks import BITE, Item, LatticeTask, Sample, Task, spread
 
 BATCH = 64
-# Nanoseconds per site: one sweep of a batch, one Wolff update of a batch, one field sweep, one coin.  They weigh
-# work items against each other and feed the time left; no result depends on them.
-_COST_SWEEP, _COST_WOLFF, _COST_FIELD, _COST_COIN = 8.5, 170.0, 130.0, 5.0
-# Seconds of one process: about as long as a bite, so about as long as a signal waits, and the least work of an item.
-_BITE, _ITEM = 0.1, 0.5
-
-
-class Item(NamedTuple):
-    """One piece of work: class, number of the item within it, its lattices [first, last), and its weight (s)."""
-
-    name: str
-    number: int
-    first: int
-    last: int
-    cost: float
-
-
-class Sample(NamedTuple):
-    """One state of one lattice, as a slab holds it: spins (n_planes, n1, n2) uint8, 1 = up; the rest as in COLUMNS."""
-
-    lattice: int
-    measurement: int
-    parameter: float
-    field: float
-    direction: int
-    magnetization: float
-    energy: float
-    sweep: int
-    spins: np.ndarray
-
-
-class Avalanches(NamedTuple):
-    """The avalanches of one field sweep: a row of AVALANCHES in the slices contract, less the class."""
-
-    lattice: int
-    parameter: float
-    direction: int
-    counts: np.ndarray
+# Seconds: the least work of an item, so that there are not too many.
+_ITEM = 0.5
+# Nanoseconds per site: one sweep of a batch, one coin.  Like those of the Wolff updates below and of the field sweeps
+# they weigh work items against each other and feed the time left; no result depends on them.
+_COST_SWEEP, _COST_COIN = 8.5, 5.0
+_COST_WOLFF = {2: 130.0, 3: 200.0}
 
 
 def work_items(name: str, section, length: int) -> list[Item]:
     """The work items of one class for lattices of `length` sites a side, in the order of their numbers."""
-    sites = Lattice.of_dimension(BY_NAME[name].dimension, length).n_sites * 1e-9
+    dimension = BY_NAME[name].dimension
+    sites = Lattice.of_dimension(dimension, length).n_sites * 1e-9
     if isinstance(section, CleanIsing):
         measured = section.measurements - 1
         sweeps = section.thermalization_sweeps + measured * section.sweeps_between
         updates = section.thermalization_wolff + measured * section.wolff_between
-        size, each = BATCH, sites * (sweeps * _COST_SWEEP + updates * _COST_WOLFF) / BATCH
+        size, each = BATCH, sites * (sweeps * _COST_SWEEP + updates * _COST_WOLFF[dimension]) / BATCH
     else:
-        each = sites * (_COST_FIELD if isinstance(section, RandomField) else _COST_COIN)
+        each = sites * (field_cost(name, section) if isinstance(section, RandomField) else _COST_COIN)
         size = int(np.clip(_ITEM / each, 1, BATCH))
     spans = [(first, min(first + size, section.lattices)) for first in range(0, section.lattices, size)]
     clean = isinstance(section, CleanIsing)
     # A batch costs the same however many of its bits have a lattice.
     return [Item(name, k, a, b, each * (BATCH if clean else b - a)) for k, (a, b) in enumerate(spans)]
-
-
-class Task:
-    """A work item under way on a slab; all methods are collective over the slabs of the lattice.
-
-    Attributes
-    ----------
-    share : float
-        How much of the work is done, 0 to 1.
-    done : bool
-        Whether all of it is.
-    avalanches : list of Avalanches
-        One for each field sweep at T = 0 that was finished since the list was last emptied.
-    """
-
-    share = 0.0
-    done = False
-
-    def __init__(self, item: Item, section, seed: int, slab: Slab):
-        self.item, self.section, self.seed, self.slab = item, section, seed, slab
-        self.avalanches: list[Avalanches] = []
-
-    def advance(self) -> list[Sample]:
-        """Do the next bite of work; the samples that it finished, in an order that depends on the config alone."""
-        raise NotImplementedError
-
-    def state(self) -> tuple[dict[str, np.ndarray], dict]:
-        """Arrays over the own planes of the slab, shape (n_planes, n1, n2), and numbers, equal on all slabs."""
-        raise NotImplementedError
-
-    def restore(self, arrays: dict[str, np.ndarray], numbers: dict) -> None:
-        """Go back to a state, the arrays cut as this slab is."""
-        raise NotImplementedError
 
 
 class CleanTask(Task):
@@ -119,7 +47,6 @@ class CleanTask(Task):
                                 [section.field] * self.temperatures.size if section.field else None)  # fmt: skip
         self.measured = 0
         self.total = section.thermalization_sweeps + (section.measurements - 1) * section.sweeps_between
-        self.bite = max(1, int(_BITE / (slab.lattice.n_sites * 1e-9 * _COST_SWEEP)))
 
     def advance(self) -> list[Sample]:
         s, batch = self.section, self.batch
@@ -128,7 +55,9 @@ class CleanTask(Task):
         else:
             begin = s.thermalization_sweeps + (self.measured - 1) * s.sweeps_between
             sweeps, updates = s.sweeps_between, s.wolff_between
-        for k in range(batch.sweeps - begin, min(batch.sweeps - begin + self.bite, sweeps)):
+        wolff = _COST_WOLFF[BY_NAME[self.item.name].dimension] * updates / sweeps
+        bite = max(1, int(BITE / (self.slab.lattice.n_sites * 1e-9 * (_COST_SWEEP + wolff))))
+        for k in range(batch.sweeps - begin, min(batch.sweeps - begin + bite, sweeps)):
             batch.sweep()
             for _ in range((k + 1) * updates // sweeps - k * updates // sweeps):
                 batch.wolff()
@@ -158,89 +87,6 @@ class CleanTask(Task):
         self.done = self.measured == self.section.measurements
 
 
-class LatticeTask(Task):
-    """Lattices one after another, each of them a bite; `draw` makes the samples of one."""
-
-    def __init__(self, item: Item, section, seed: int, slab: Slab):
-        super().__init__(item, section, seed, slab)
-        self.next = item.first
-
-    def advance(self) -> list[Sample]:
-        samples = self.draw(self.next)
-        self._count(self.next + 1)
-        return samples
-
-    def draw(self, lattice: int) -> list[Sample]:
-        """The samples of lattice number `lattice` of the class."""
-        raise NotImplementedError
-
-    def state(self) -> tuple[dict[str, np.ndarray], dict]:
-        return {}, {"next": self.next}
-
-    def restore(self, arrays: dict[str, np.ndarray], numbers: dict) -> None:
-        self._count(numbers["next"])
-
-    def _count(self, following: int) -> None:
-        self.next = following
-        self.share = (self.next - self.item.first) / (self.item.last - self.item.first)
-        self.done = self.next == self.item.last
-
-
-class FieldSweepTask(LatticeTask):
-    """Adiabatic field sweeps at T = 0; of each the first stable state at or past every target magnetization."""
-
-    def __init__(self, item: Item, section: RandomField, seed: int, slab: Slab):
-        super().__init__(item, section, seed, slab)
-        self.disorder = spread(section, (section.disorder,), seed, item.name)
-        self.sweep: rfim.FieldSweep | None = None
-        # A large lattice is swept in several bites, by the share of its sites that flip in one.
-        self.bite = _BITE / (slab.lattice.n_sites * 1e-9 * _COST_FIELD)
-
-    def advance(self) -> list[Sample]:
-        if self.sweep is None:
-            self.sweep = rfim.FieldSweep(self.slab, self._fields())
-        before = self.sweep.share
-        while not self.sweep.done and self.sweep.share - before < self.bite:
-            self.sweep.advance()
-        return super().advance() if self.sweep.done else self._count(self.next) or []
-
-    def draw(self, lattice: int) -> list[Sample]:
-        section, slab, flips = self.section, self.slab, self.sweep.flips
-        disorder, direction = self.disorder[lattice], field_direction(section, lattice)
-        targets = magnetization_targets(section, self.seed, self.item.name, lattice)
-        samples = []
-        for snapshot, (field, magnetization) in enumerate(zip(*rfim.stable_states(slab, flips, targets))):
-            spins = ((flips <= field) if direction == 1 else (flips > field)).astype(np.uint8)
-            samples.append(Sample(lattice, snapshot, disorder, direction * field, direction, direction * magnetization,
-                                  exchange_energy(slab, spins), 0, spins))  # fmt: skip
-        self.avalanches.append(Avalanches(lattice, disorder, direction, rfim.avalanche_counts(slab, flips)))
-        self.sweep = None
-        return samples
-
-    def state(self) -> tuple[dict[str, np.ndarray], dict]:
-        if self.sweep is None:
-            return super().state()
-        return {"flips": self.sweep.flips}, {"next": self.next, "edge": self.sweep.edge, "width": self.sweep.width}
-
-    def restore(self, arrays: dict[str, np.ndarray], numbers: dict) -> None:
-        self.next = numbers["next"]
-        if arrays:
-            self.sweep = rfim.FieldSweep.resume(
-                self.slab, self._fields(), arrays["flips"], numbers["edge"], numbers["width"]
-            )
-        self._count(self.next)
-
-    def _fields(self) -> rfim.Gaussian:
-        """The random fields of the next lattice; a sweep downwards is the upward sweep of the opposite fields."""
-        disorder = field_direction(self.section, self.next) * self.disorder[self.next]
-        return rfim.Gaussian(disorder, rng.stream_key(self.seed, self.item.name, "fields"), self.next)
-
-    def _count(self, following: int) -> None:
-        super()._count(following)
-        if self.sweep is not None:
-            self.share += self.sweep.share / (self.item.last - self.item.first)
-
-
 class PercolationTask(LatticeTask):
     """A biased coin for every site."""
 
@@ -258,45 +104,7 @@ class PercolationTask(LatticeTask):
 
 def make_task(item: Item, section, seed: int, slab: Slab) -> Task:
     """The task of a work item on a slab, at its start."""
+    if isinstance(section, RandomField) and section.temperature:
+        return ThermalSweepTask(item, section, seed, slab)
     kind = {CleanIsing: CleanTask, RandomField: FieldSweepTask, Percolation: PercolationTask}[type(section)]
     return kind(item, section, seed, slab)
-
-
-def field_direction(section: RandomField, lattice: int) -> int:
-    """+1 where the field of this lattice rises, -1 where it falls; on a grid each value gets both."""
-    if section.directions != "both":
-        return 1 if section.directions == "up" else -1
-    return 1 if lattice // (section.grid or 1) % 2 == 0 else -1
-
-
-def magnetization_targets(section: RandomField, seed: int, name: str, lattice: int) -> np.ndarray:
-    """Magnetizations at which a field sweep is looked at, shape (snapshots,): one drawn from each equal stratum."""
-    share = uniforms(rng.stream_key(seed, name, "targets"), section.snapshots, lattice)
-    strata = (np.arange(section.snapshots) + share) / section.snapshots
-    return section.max_magnetization * (2 * strata - 1)
-
-
-def spread(section, ranges: tuple[tuple[float, float], ...], seed: int, name: str) -> np.ndarray:
-    """Parameters of all lattices of a class, shape (lattices,): lattice k takes range k % len(ranges).
-
-    On a grid it takes the next of its equally spaced values, else a number drawn from a stratum of its own.
-    """
-    share = uniforms(rng.stream_key(seed, name, "parameter"), section.lattices, 0)
-    values = np.empty(section.lattices)
-    for k, (low, high) in enumerate(ranges):
-        mine = slice(k, None, len(ranges))
-        n = len(values[mine])
-        if section.grid:
-            values[mine] = np.linspace(low, high, section.grid)[np.arange(n) % section.grid]
-        else:
-            values[mine] = low + (high - low) * (np.arange(n) + share[mine]) / max(n, 1)
-    return values
-
-
-@njit(cache=True)
-def uniforms(key, count, item):
-    """`count` uniform numbers in (0, 1), shape (count,), of one work item or lattice."""
-    values = np.empty(count)
-    for k in range(count):
-        values[k] = rng.uniform(key, item, 0, k)
-    return values
