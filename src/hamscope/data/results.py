@@ -26,7 +26,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from hamscope.data.screen import ANY, MAX_TEXT, Declared, damage, open_hdf5, screen, screen_groups
+from hamscope.data.screen import ANY, Declared, blocks, damage, open_hdf5, root_attributes, screen, screen_groups
 from hamscope.errors import ContractError
 from hamscope.models import CLASS_NAMES
 from hamscope.provenance import canonical_json, whole_file
@@ -119,9 +119,8 @@ def _hash(digest, name: str, values: np.ndarray | h5py.Dataset) -> None:
     """Add an array to the content hash: its name, shape and type, then its little-endian bytes, block by block."""
     dtype = values.dtype.newbyteorder("<")
     digest.update(f"{name} {values.shape} {dtype.str} ".encode())
-    step = max(1, 2**22 // max(1, dtype.itemsize * int(np.prod(values.shape[1:], dtype=object))))
-    for start in range(0, len(values), step):
-        digest.update(np.ascontiguousarray(values[start : start + step], dtype).tobytes())
+    for block in blocks(values):
+        digest.update(np.ascontiguousarray(block, dtype).tobytes())
 
 
 def _hash_frames(digest, source: list[str], index: np.ndarray) -> None:
@@ -195,7 +194,7 @@ def open_results(path: str | Path) -> Iterator[tuple[h5py.File, dict]]:
 
 
 def _attributes(file: h5py.File, path: str | Path) -> dict:
-    attributes = dict(file.attrs)
+    attributes = root_attributes(file, path)
     if attributes.get("schema") != SCHEMA or attributes.get("schema_version") != SCHEMA_VERSION:
         raise ContractError(f"{path}: is not a results file of this version; give one made by `hamscope classify`")
     if not attributes.get("complete", False):
@@ -204,7 +203,9 @@ def _attributes(file: h5py.File, path: str | Path) -> dict:
         raise ContractError(f"{path}: its attribute content_sha256 is missing or no text; classify again")
     for name, value in attributes.items():
         if isinstance(value, str) and len(value) > MAX_TEXT:
-            raise ContractError(f"{path}: its attribute {name} has {len(value)} characters, at most {MAX_TEXT} are read")
+            raise ContractError(
+                f"{path}: its attribute {name} has {len(value)} characters, at most {MAX_TEXT} are read"
+            )
         if isinstance(value, str) and value[:1] in "[{":
             attributes[name] = json.loads(value)
     attributes["classes"] = list(attributes["classes"])

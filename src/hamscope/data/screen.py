@@ -13,6 +13,7 @@ import math
 import os
 import stat
 import zlib
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -110,7 +111,7 @@ def screen(file: h5py.File, path: str | Path, contract: dict[str, Declared], aga
     """Hold the file against the contract without reading data: the size of every letter of the shapes.
 
     Checked: which members there are, links, layout, external storage, filters, type, shape, declared against stored
-    size, every chunk there, attributes, units.  `also` names members that the root may have and that the caller screens.
+    size, every chunk there, attributes, units.  `also` names members that the root may have, the caller screens them.
 
     Raises
     ------
@@ -134,7 +135,7 @@ def screen(file: h5py.File, path: str | Path, contract: dict[str, Declared], aga
 def screen_groups(
     file: h5py.File, path: str | Path, name: str, count: int, contract: dict[str, Declared], again: str
 ) -> None:
-    """Screen a group of `count` groups 000000, 000001, ..., each with the datasets of the contract; shapes their own."""
+    """Screen a group of `count` groups 000000, 000001, ..., each with the datasets of the contract in its own shapes."""
     seen, stored = {}, os.stat(path).st_size
     with damage(path, again):
         outer = open_member(file.id, name, h5i.GROUP, name, path)
@@ -191,7 +192,9 @@ def screen_dataset(group, name, declared: Declared, sizes: dict, seen: dict, pat
     # In this order: the layout of a virtual dataset is looked at before its shape, which may open its sources.
     layout = properties.get_layout()
     if layout not in (h5d.CONTIGUOUS, h5d.CHUNKED):
-        what = {h5d.COMPACT: "compact", h5d.VIRTUAL: "virtual, its data lie in other files"}.get(layout, "of a new kind")
+        what = {h5d.COMPACT: "compact", h5d.VIRTUAL: "virtual, its data lie in other files"}.get(
+            layout, "of a new kind"
+        )
         raise ContractError(f"{path}: {where} is {what}; copy its data into the file")
     if properties.get_external_count():
         raise ContractError(f"{path}: {where} has external storage, its data lie in another file; copy them in")
@@ -296,6 +299,17 @@ def _screen_attributes(owner, where: str, path) -> None:
             raise ContractError(f"{path}: the attribute {name!r} of {where} is larger than {MAX_ATTRIBUTE_BYTES} bytes")
 
 
+def root_attributes(file: h5py.File, path: str | Path) -> dict:
+    """The root attributes, whose texts are all of a bearable length."""
+    attributes = dict(file.attrs)
+    for name, value in attributes.items():
+        if isinstance(value, str) and len(value) > MAX_TEXT:
+            raise ContractError(
+                f"{path}: its attribute {name!r} has {len(value)} characters; at most {MAX_TEXT} are read"
+            )
+    return attributes
+
+
 def _text(dataset, name: str):
     return h5py.Dataset(dataset).attrs.get(name)
 
@@ -318,6 +332,17 @@ def screen_chunk_data(dataset: h5py.Dataset, where: str, offsets) -> str | None:
     return None
 
 
-def chunk_offsets(dataset: h5py.Dataset):
+def chunk_offsets(dataset: h5py.Dataset) -> Iterator[tuple[int, ...]]:
     """Where the chunks of a dataset begin."""
     return itertools.product(*(range(0, side, step) for side, step in zip(dataset.shape, dataset.chunks)))
+
+
+def row_blocks(rows: np.ndarray | h5py.Dataset) -> Iterator[slice]:
+    """The rows of an array or a dataset cut into blocks of about 4 MB."""
+    step = max(1, 2**22 // max(1, rows.dtype.itemsize * math.prod(rows.shape[1:])))
+    return (slice(start, min(start + step, len(rows))) for start in range(0, len(rows), step))
+
+
+def blocks(rows: np.ndarray | h5py.Dataset) -> Iterator[np.ndarray]:
+    """The rows of an array or a dataset, read in blocks of about 4 MB."""
+    return (rows[block] for block in row_blocks(rows))

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import h5py
 import numpy as np
 
-from hamscope.data.screen import MAX_TEXT, Declared, damage, open_hdf5, screen
+from hamscope.data.screen import Declared, blocks, damage, open_hdf5, root_attributes, screen
 from hamscope.errors import ContractError
 from hamscope.models import CLASS_NAMES
 from hamscope.provenance import canonical_json, sha256_text
@@ -122,13 +122,6 @@ def content_hash(digests: Iterable[np.ndarray], columns: Mapping[str, np.ndarray
     return total.hexdigest()
 
 
-def blocks(rows: np.ndarray | h5py.Dataset) -> Iterator[np.ndarray]:
-    """The rows of an array or a dataset in blocks of about 4 MB."""
-    step = max(1, 2**22 // max(1, rows.dtype.itemsize * int(np.prod(rows.shape[1:], dtype=object))))
-    for start in range(0, len(rows), step):
-        yield rows[start : start + step]
-
-
 def read_attributes(path: str | Path) -> dict:
     """The root attributes of a complete slices file; raises ContractError as `read_slices` does."""
     with open_slices(path) as (_, attributes):
@@ -169,7 +162,7 @@ def open_slices(path: str | Path) -> Iterator[tuple[h5py.File, dict]]:
 
 
 def _attributes(file: h5py.File, path: str | Path) -> dict:
-    attributes = dict(file.attrs)
+    attributes = root_attributes(file, path)
     if attributes.get("schema") != SCHEMA:
         raise ContractError(
             f"{path}: is not a slices file (no schema = {SCHEMA}); give one made by `hamscope simulate`"
@@ -182,7 +175,7 @@ def _attributes(file: h5py.File, path: str | Path) -> dict:
     if not attributes.get("complete", False):
         raise ContractError(f"{path}: is not complete, its writer was stopped; simulate again")
     for name in ("config", "config_sha256", "software", "content_sha256"):
-        if not isinstance(attributes.get(name), str) or len(attributes[name]) > MAX_TEXT:
+        if not isinstance(attributes.get(name), str):
             raise ContractError(f"{path}: its attribute {name} is missing or no text; simulate again")
     attributes["software"] = json.loads(attributes["software"])
     return attributes
