@@ -10,7 +10,9 @@ against code that has taken over the child.
 """
 
 import contextlib
+import faulthandler
 import json
+import math
 import os
 import resource
 import signal
@@ -26,7 +28,7 @@ MEMORY = 2**29  # bytes above what the child has when it starts
 SECONDS, BYTES_A_SECOND = 60, 2**20  # CPU time of a child: so many seconds, and one more for so many bytes
 _WAIT = 3  # wall time over CPU time: a file system may be slow
 _CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL}
-_EXPIRED = {signal.SIGXCPU, signal.SIGALRM}
+_EXPIRED = {signal.SIGPROF, signal.SIGALRM, signal.SIGXCPU}
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,7 @@ def _child(path: str, seconds: float, memory: int, send: int) -> None:
     """Check one file within the limits, write the findings to `send`, and end."""
     answer = ["unknown", [f"{path}: was not checked"], "failure"]
     try:
+        faulthandler.disable()  # where it is on, it would write the crash of a bad file on the parent's terminal
         null = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):
             os.dup2(null, stream)
@@ -155,12 +158,13 @@ def _child(path: str, seconds: float, memory: int, send: int) -> None:
 
 
 def _limit_time(seconds: float) -> None:
-    """CPU and wall time of this process; both end it by a signal that no C code can delay."""
-    for number in (signal.SIGALRM, signal.SIGXCPU):
+    """CPU and wall time of this process; each ends it by a signal that no C code can delay."""
+    for number in _EXPIRED:
         signal.signal(number, signal.SIG_DFL)
-    whole = max(1, int(seconds + 0.999))
-    resource.setrlimit(resource.RLIMIT_CPU, (whole, whole + 1))
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     signal.setitimer(signal.ITIMER_REAL, _WAIT * seconds)
+    whole = math.ceil(seconds) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (whole, whole))
 
 
 def _limit_memory(memory: int) -> None:

@@ -202,10 +202,6 @@ def _attributes(file: h5py.File, path: str | Path) -> dict:
     if not isinstance(attributes.get("content_sha256"), str):
         raise ContractError(f"{path}: its attribute content_sha256 is missing or no text; classify again")
     for name, value in attributes.items():
-        if isinstance(value, str) and len(value) > MAX_TEXT:
-            raise ContractError(
-                f"{path}: its attribute {name} has {len(value)} characters, at most {MAX_TEXT} are read"
-            )
         if isinstance(value, str) and value[:1] in "[{":
             attributes[name] = json.loads(value)
     attributes["classes"] = list(attributes["classes"])

@@ -135,7 +135,7 @@ def screen(file: h5py.File, path: str | Path, contract: dict[str, Declared], aga
 def screen_groups(
     file: h5py.File, path: str | Path, name: str, count: int, contract: dict[str, Declared], again: str
 ) -> None:
-    """Screen a group of `count` groups 000000, 000001, ..., each with the datasets of the contract in its own shapes."""
+    """Screen a group of `count` groups 000000, 000001, ..., each with the datasets of the contract, sizes its own."""
     seen, stored = {}, os.stat(path).st_size
     with damage(path, again):
         outer = open_member(file.id, name, h5i.GROUP, name, path)
