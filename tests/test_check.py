@@ -13,9 +13,11 @@ from engines import hamscope
 from synthetic import film
 
 from hamscope import check, child
+from hamscope.config import Simulate
 from hamscope.data import results, slices
 from hamscope.errors import ContractError
 from hamscope.models import CLASS_NAMES
+from hamscope.provenance import section_json
 
 MEGABYTE = 2**20
 
@@ -32,9 +34,12 @@ def copy(good, tmp_path):
     return shutil.copy(good, tmp_path / "copy.h5")
 
 
-def refused(path, reason: str, memory: int = child.MEMORY) -> child.Outcome:
-    """The child refuses the file in one clear line that names it and the reason; it ends by itself."""
-    (outcome,) = child.check([path], seconds=20, memory=memory)
+def refused(path, reason: str, memory: int = child.MEMORY, check_one=None) -> child.Outcome:
+    """The child refuses the file in one clear line that names it and the reason; it ends by itself.
+
+    The child is forked from the test, as the worker of the command forks it.
+    """
+    outcome = (check_one or child._outcome)(str(path), 20, memory)
     assert (outcome.verdict, outcome.end) == ("bad", "done"), outcome
     assert reason in outcome.lines[0] and str(path) in outcome.lines[0] and len(outcome.lines) == 1, outcome
     return outcome
@@ -46,7 +51,8 @@ def replace(path, name, make) -> None:
         old = file[name][:]
         del file[name]
         make(file, name, old)
-        if isinstance(file.get(name, getlink=True), h5py.HardLink) and isinstance(file[name], h5py.Dataset):
+        hard = isinstance(file.get(name, getlink=True), h5py.HardLink) and isinstance(file[name], h5py.Dataset)
+        if hard and "units" not in file[name].attrs:
             file[name].attrs["units"] = slices.CONTRACT[name].units
 
 
@@ -59,10 +65,7 @@ def link_upwards(file, name, old):
 
 
 def soft_link(file, name, old):
-    file["other"] = old
-    file[name] = h5py.SoftLink("/other")
-    file.move("other", "sweep2") if name == "other" else None
-    del file["other"]
+    file[name] = h5py.SoftLink("/lattice")
 
 
 def external_storage(file, name, old):
@@ -122,7 +125,7 @@ def foreign_filter(file, name, old):
     "make",
     [
         with_filters(compression="lzf", fletcher32=True),
-        with_filters(scaleoffset=0, fletcher32=True),
+        with_filters(scaleoffset=0),
         with_filters(compression="gzip", shuffle=True, fletcher32=True),
         with_filters(compression="gzip"),
         with_filters(),
@@ -177,21 +180,28 @@ def test_bombs_are_refused_in_little_memory(copy, make, reason):
     """
     replace(copy, "images", make)
     rehash(copy) if make is chunk_bomb else None
-    outcome = refused(copy, f"images{':' if make is chunk_bomb else ''} ", memory=64 * MEGABYTE)
-    assert reason in outcome.lines[0] and outcome.peak < 160 * MEGABYTE
+    outcome = refused(copy, reason, 64 * MEGABYTE, lambda path, *limits: child.check([path], *limits)[0])
+    assert outcome.peak < 160 * MEGABYTE
 
 
 def test_a_large_file_is_read_in_bounded_memory(tmp_path):
-    """A slices file of 100 MB of pixels is read to its end by a child that may take 48 MB more than it starts with."""
+    """A good file of 100 MB of pixels is read to its end by a child that may take 48 MB more than it starts with.
+
+    Seen to fail with the images read at once.
+    """
     n, side = 1600, 256
-    images = np.zeros((n, side, side), np.uint8)
+    images, known = np.zeros((n, side, side), np.uint8), {"parameter": 0.5, "magnetization": -1, "plane_axis": 1}
+    known |= {"lattice": np.arange(n), "model": CLASS_NAMES.index("P*")}
+    config = Simulate.model_validate({"P*": {"lattices": n, "probability": [0, 1]}, "image_size": side, "seed": 1})
     with h5py.File(tmp_path / "large.h5", "w") as file:
         slices.create(file, n, side)
         file["images"][:] = images
-        config = '{"P*":{"lattices":1600,"probability":[[0.0,1.0]]},"image_size":256,"seed":1}'
-        slices.finish(file, config, 1, {"hamscope": "0"}, "0" * 64)
+        for name in slices.COLUMNS:
+            file[name][:] = known.get(name, 0)
+        content = slices.content_hash(slices.image_digests(images), file)
+        slices.finish(file, section_json(config), 1, {"hamscope": "0"}, content)
     (outcome,) = child.check([tmp_path / "large.h5"], memory=48 * MEGABYTE)
-    assert outcome.end == "done" and any("content_sha256" in line for line in outcome.lines), outcome
+    assert outcome.verdict == "good", outcome
 
 
 def deep(file, name, old):
@@ -267,9 +277,9 @@ def extra(name, value):
     return make
 
 
-def attribute(name, value, **options):
+def attribute(name, value):
     def make(file):
-        file["images"].attrs.create(name, value, **options) if options else file.attrs.create(name, value)
+        file.attrs.create(name, value)
 
     return make
 
@@ -302,7 +312,10 @@ def other_enum(file):
         (attribute("note", np.zeros(8000)), "is larger than"),
         (attribute("note", "x" * 2 * MEGABYTE), "characters; at most"),
         (attribute("note", h5py.Empty("f4")), "neither a number nor a text"),
-        (attribute("note", np.zeros(1, h5py.ref_dtype), dtype=h5py.ref_dtype), "neither a number nor a text"),
+        (
+            lambda file: file["images"].attrs.create("note", file.ref, dtype=h5py.ref_dtype),
+            "neither a number nor a text",
+        ),
         (lambda file: file["sweep"].attrs.create("units", "hours"), "sweep has not the units"),
         (lambda file: file["sweep"].attrs.__delitem__("units"), "sweep has not the units"),
         (lambda file: file.__delitem__("sweep"), "has no dataset sweep"),
@@ -397,7 +410,7 @@ def test_a_file_that_changes_while_it_is_read_is_not_good(copy, monkeypatch):
 
 
 def test_what_is_no_file_is_refused_without_waiting(tmp_path, good, monkeypatch):
-    """A FIFO and a device are not opened, which could wait for ever; folders, empty, cut and missing files are named."""
+    """A FIFO and a device are not opened, which could wait for ever; folders, empty, cut, missing files are named."""
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "empty").touch()
     (tmp_path / "text").write_text("no HDF5")
@@ -411,10 +424,12 @@ def test_what_is_no_file_is_refused_without_waiting(tmp_path, good, monkeypatch)
         tmp_path / "fifo": "is a FIFO", tmp_path / "link": "is a FIFO", "/dev/zero": "is a device",
         tmp_path / "folder": "is no bundle", tmp_path / "empty": "is empty", tmp_path / "none": "no such file",
         tmp_path / "text": "is not HDF5", tmp_path / "cut": "is not HDF5, or truncated", tmp_path / "sparse": "",
-        "/proc/self/mem": "is empty", "nul\0": "",
+        "/proc/self/mem": "is empty",
     }  # fmt: skip
     for path, reason in kinds.items():
-        refused(path, reason) if path != "nul\0" else None
+        refused(path, reason)
+    with pytest.raises(ContractError, match="embedded null"):
+        check.check_file("nul\0")
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(ContractError, match="no permission"):
         check.check_file(good)

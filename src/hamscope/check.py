@@ -223,7 +223,8 @@ class _Rows:
             plane = np.where(model == code, np.where(same.any(1), same.argmax(1), -1), plane)
         self.say("plane", start, plane < 0, None, "one of the planes that become images")
         rows = np.stack([model, lattice, columns["sweep"], plane], 1)
-        ahead = columns["direction"] * columns["field"]
+        with np.errstate(invalid="ignore"):
+            ahead = columns["direction"] * columns["field"]
         if self.last is not None:
             rows, ahead = np.concatenate([self.last[0], rows]), np.concatenate([self.last[1], ahead])
         else:
