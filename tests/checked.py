@@ -62,8 +62,17 @@ def targets(path: Path) -> dict[str, np.ndarray]:
 
 
 def mutate(data: bytes, places: dict[str, np.ndarray], seed: int) -> bytes:
-    """One mutated copy: kind and place by the seed, half of them anywhere and half within 300 bytes of a part."""
+    """One mutated copy: kind and place by the seed, half of them anywhere and half within 300 bytes of a part.
+
+    It always differs: what would change nothing, as zeros over zeros, is drawn again.
+    """
     random = np.random.default_rng(seed)
+    while (mutant := _mutant(data, places, seed % 8, random)) == data:
+        pass
+    return mutant
+
+
+def _mutant(data: bytes, places: dict[str, np.ndarray], kind: int, random: np.random.Generator) -> bytes:
     mutant = bytearray(data)
 
     def place() -> int:
@@ -73,7 +82,6 @@ def mutate(data: bytes, places: dict[str, np.ndarray], seed: int) -> bytes:
         return min(int(random.choice(places[part]) + random.integers(300)), len(data) - 1)
 
     length = int(2 ** random.uniform(0, 10))
-    kind = seed % 8
     if kind in (0, 1):  # flipped bits, one to eight
         for _ in range(int(random.integers(1, 9))):
             mutant[place()] ^= 1 << int(random.integers(8))

@@ -44,7 +44,7 @@ def test_no_mutant_is_good_unless_it_holds_the_same(good, tmp_path):
             (tmp_path / f"{seed}.h5").write_bytes(mutate(data, places, seed))
         paths = [tmp_path / f"{seed}.h5" for seed in seeds]
         for path, outcome in zip(paths, child.check(paths, seconds=0.3)):
-            counts[outcome.verdict, outcome.end, path.read_bytes() == data] += 1
+            counts[outcome.verdict, outcome.end] += 1
             assert outcome.verdict in ("good", "bad"), outcome
             assert outcome.lines and str(path) in outcome.lines[0], outcome
             if outcome.verdict == "good":
@@ -52,8 +52,8 @@ def test_no_mutant_is_good_unless_it_holds_the_same(good, tmp_path):
                     for name, values in original.items():
                         np.testing.assert_array_equal(file[name][:], values, err_msg=f"{path.name} {name}")
             path.unlink()
-    print(f"(verdict, end, same bytes as the original): {dict(counts)}")
-    assert sum(counts.values()) == MUTANTS and counts["bad", "done", False] > MUTANTS / 2
+    print(dict(counts))
+    assert sum(counts.values()) == MUTANTS and counts["bad", "done"] > MUTANTS / 2
 
 
 def hang_in_python(_):
