@@ -379,7 +379,7 @@ def swap_lattices(file):
 def test_rows_that_the_config_does_not_give_are_found(copy, make, reason):
     """With a content hash that agrees, so that nothing but the rule itself can notice.
 
-    Seen to fail, each with its rule taken out of `check`.
+    Seen to fail, each kind with its rule taken out of `check`.
     """
     with h5py.File(copy, "a") as file:
         make(file)
