@@ -119,6 +119,26 @@ def report(results, out, replace):
 
 
 @hamscope.command()
+@click.argument("paths", nargs=-1, required=True, metavar="FILE|BUNDLE...")
+def check(paths):
+    """Say whether slices, results or a bundle are what their contract says.
+
+    Safe on files from elsewhere: each is read in a child process with limits of memory and time.  Exit 0 if all are
+    good, 2 if one is not, 1 if one could not be checked.
+    """
+    from hamscope.child import check
+
+    outcomes = check(paths)
+    for outcome in outcomes:
+        if outcome.verdict == "good":
+            print(*outcome.lines, sep="\n")
+        else:
+            say("\n".join(outcome.lines))
+    verdicts = {outcome.verdict for outcome in outcomes}
+    sys.exit(EXIT_FAILURE if "unknown" in verdicts else EXIT_USER if "bad" in verdicts else 0)
+
+
+@hamscope.command()
 @click.argument("config")
 @click.option("--out", required=True, help="The folder to write the films to.")
 def film(config, out):

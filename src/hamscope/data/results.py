@@ -18,12 +18,15 @@ The report needs nothing but this file.  Per-class columns follow the order of t
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import h5py
 import numpy as np
 
+from hamscope.data.screen import ANY, Declared, blocks, damage, open_hdf5, root_attributes, screen, screen_groups
 from hamscope.errors import ContractError
 from hamscope.models import CLASS_NAMES
 from hamscope.provenance import canonical_json, whole_file
@@ -38,6 +41,23 @@ UNITS = {
     "n_windows": "1", "n_independent": "1", "up_fraction": "1", "logits_sample": "1", "preview": "1",
     "temperature": "K", "direction": "1", "cloud_sample": "1",
 }  # fmt: skip
+_FLOAT, _INTEGER, _CLASSES = ("f8", "f4"), ("i8", "i4"), len(CLASS_NAMES)
+FRAME = np.dtype([("source", h5py.string_dtype()), ("index", "i8")])
+CONTRACT = {
+    name: Declared(dtype, shape, UNITS[name], ANY)
+    for names, dtype, shape in (
+        (("fractions", "confident_fractions", "logits_mean", "cloud_distance"), _FLOAT, ("F", _CLASSES)),
+        (("n_windows", "n_independent"), _INTEGER, ("F",)),
+        (("up_fraction", "temperature"), _FLOAT, ("F",)),
+        (("direction",), ("i1",), ("F",)),
+        (("logits_sample",), _FLOAT, ("F", SAMPLE, _CLASSES)),
+        (("preview",), ("u1",), ("F", "h", "w")),
+        (("cloud_sample",), _FLOAT, (_CLASSES, SAMPLE, _CLASSES)),
+    )
+    for name in names
+} | {"frame": Declared(FRAME, ("F",), "1")}
+MAPS = {"class": Declared("u1", ("R", "C"), "1", ANY), "flag": Declared("u1", ("R", "C"), "1", ANY)}
+_MAKE, _AGAIN = "make it with `hamscope classify FRAMES --bundle B --out results.h5`", "classify again"
 
 
 @dataclass(frozen=True)
@@ -79,7 +99,7 @@ def write_results(path: str | Path, results: Results) -> None:
 
         for name, units in UNITS.items():
             write(name, np.asarray(getattr(results, name)), units)
-        frame = np.empty(len(results.source), [("source", h5py.string_dtype()), ("index", "i8")])
+        frame = np.empty(len(results.source), FRAME)
         frame["source"], frame["index"] = results.source, results.index
         file.create_dataset("frame", data=frame).attrs["units"] = "1"
         _hash_frames(digest, results.source, frame["index"])
@@ -95,11 +115,12 @@ def write_results(path: str | Path, results: Results) -> None:
         file.attrs["complete"] = True
 
 
-def _hash(digest, name: str, values: np.ndarray) -> None:
-    """Add an array to the content hash: its name, shape and type, then its little-endian bytes."""
-    values = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
-    digest.update(f"{name} {values.shape} {values.dtype.str} ".encode())
-    digest.update(values.tobytes())
+def _hash(digest, name: str, values: np.ndarray | h5py.Dataset) -> None:
+    """Add an array to the content hash: its name, shape and type, then its little-endian bytes, block by block."""
+    dtype = values.dtype.newbyteorder("<")
+    digest.update(f"{name} {values.shape} {dtype.str} ".encode())
+    for block in blocks(values):
+        digest.update(np.ascontiguousarray(block, dtype).tobytes())
 
 
 def _hash_frames(digest, source: list[str], index: np.ndarray) -> None:
@@ -116,32 +137,36 @@ def sample_windows(shape: tuple[int, int]) -> np.ndarray:
     return (rows[:, None] * shape[1] + columns).ravel()
 
 
+def content_hash(tables, source: list[str], index: np.ndarray, class_maps, flag_maps) -> str:
+    """The hash over all values: `tables` maps the names of UNITS to arrays or datasets, the maps are in row order."""
+    digest = hashlib.sha256()
+    for name in UNITS:
+        _hash(digest, name, tables[name])
+    _hash_frames(digest, source, index)
+    for row, (classes, flags) in enumerate(zip(class_maps, flag_maps)):
+        _hash(digest, f"maps/{row:06d}/class", classes)
+        _hash(digest, f"maps/{row:06d}/flag", flags)
+    return digest.hexdigest()
+
+
 def read_attributes(path: str | Path) -> dict:
     """The root attributes of a complete results file; raises ContractError as `read_results` does."""
-    with _open(path) as file:
-        return _attributes(file, path)
+    with open_results(path) as (_, attributes):
+        return attributes
 
 
 def read_results(path: str | Path) -> Results:
     """Read a results file; raises ContractError where it is missing, damaged, not ours, not complete or altered."""
-    with _open(path) as file:
-        attributes = _attributes(file, path)
+    with open_results(path) as (file, attributes):
         try:
             values = {name: file[name][:] for name in UNITS}
             frame = file["frame"][:]
             rows = range(len(frame))
-            maps = {name: [file[f"maps/{row:06d}/{name}"][:] for row in rows] for name in ("class", "flag")}
+            maps = {name: [file[f"maps/{row:06d}/{name}"][:] for row in rows] for name in MAPS}
+            source = [name.decode() for name in frame["source"]]
         except (KeyError, OSError, ValueError) as error:
             raise ContractError(f"{path}: damaged or not whole ({error}); classify again") from None
-    source = [name.decode() for name in frame["source"]]
-    digest = hashlib.sha256()
-    for name, array in values.items():
-        _hash(digest, name, array)
-    _hash_frames(digest, source, frame["index"])
-    for row in rows:
-        _hash(digest, f"maps/{row:06d}/class", maps["class"][row])
-        _hash(digest, f"maps/{row:06d}/flag", maps["flag"][row])
-    if digest.hexdigest() != attributes.get("content_sha256"):
+    if content_hash(values, source, frame["index"], maps["class"], maps["flag"]) != attributes["content_sha256"]:
         raise ContractError(f"{path}: its content does not agree with its content_sha256; classify again")
     return Results(
         **values,
@@ -153,21 +178,29 @@ def read_results(path: str | Path) -> Results:
     )
 
 
-def _open(path: str | Path) -> h5py.File:
-    if not Path(path).is_file():
-        raise ContractError(f"{path}: no such file; make it with `hamscope classify FRAMES --bundle B --out {path}`")
-    try:
-        return h5py.File(path, "r")
-    except OSError:
-        raise ContractError(f"{path}: is not HDF5, or truncated; classify again") from None
+@contextmanager
+def open_results(path: str | Path) -> Iterator[tuple[h5py.File, dict]]:
+    """A complete results file whose structure is that of the contract, and its root attributes; no data are read.
+
+    Raises ContractError.
+    """
+    with open_hdf5(path, _MAKE, _AGAIN) as file:
+        with damage(path, _AGAIN):
+            attributes = _attributes(file, path)
+        rows = screen(file, path, CONTRACT, _AGAIN, also=("maps",))["F"]
+        if rows:
+            screen_groups(file, path, "maps", rows, MAPS, _AGAIN)
+        yield file, attributes
 
 
 def _attributes(file: h5py.File, path: str | Path) -> dict:
-    attributes = dict(file.attrs)
+    attributes = root_attributes(file, path)
     if attributes.get("schema") != SCHEMA or attributes.get("schema_version") != SCHEMA_VERSION:
         raise ContractError(f"{path}: is not a results file of this version; give one made by `hamscope classify`")
     if not attributes.get("complete", False):
         raise ContractError(f"{path}: is not complete, its writer was stopped; classify again")
+    if not isinstance(attributes.get("content_sha256"), str):
+        raise ContractError(f"{path}: its attribute content_sha256 is missing or no text; classify again")
     for name, value in attributes.items():
         if isinstance(value, str) and value[:1] in "[{":
             attributes[name] = json.loads(value)

@@ -12,6 +12,8 @@ are collective there.
 
 import hashlib
 import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +21,7 @@ from typing import NamedTuple
 import h5py
 import numpy as np
 
+from hamscope.data.screen import Declared, blocks, damage, open_hdf5, root_attributes, screen
 from hamscope.errors import ContractError
 from hamscope.models import CLASS_NAMES
 from hamscope.provenance import canonical_json, sha256_text
@@ -56,6 +59,13 @@ COLUMNS = {
 AVALANCHE_BINS = 48
 AVALANCHES = np.dtype([("model", _MODEL), ("lattice", "<i8"), ("parameter", "<f8"), ("direction", "i1"),
                        ("counts", "<i8", (AVALANCHE_BINS,))])  # fmt: skip
+
+CONTRACT = {
+    "images": Declared("u1", ("N", "L", "L"), "1", chunk=(1, "L", "L")),
+    **{name: Declared(column.dtype, ("N",), column.units) for name, column in COLUMNS.items()},
+    "avalanches": Declared(AVALANCHES, ("A",), "1"),
+}
+_MAKE, _AGAIN = "make it with `hamscope simulate CONFIG --out slices.h5`", "simulate again"
 
 
 @dataclass(frozen=True)
@@ -111,21 +121,33 @@ def image_digests(images: np.ndarray) -> np.ndarray:
     return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)
 
 
-def content_hash(digests: np.ndarray, columns: dict[str, np.ndarray], avalanches: np.ndarray) -> str:
-    """SHA-256 over the digests of all images in order, every column (name, little-endian bytes), and the avalanches."""
-    total = hashlib.sha256(np.ascontiguousarray(digests))
+def content_hash(
+    digests: Iterable[np.ndarray],
+    columns: Mapping[str, np.ndarray | h5py.Dataset],
+    avalanches: np.ndarray | h5py.Dataset,
+) -> str:
+    """SHA-256 over the digests of all images in order, every column (name, little-endian bytes), and the avalanches.
+
+    `digests` (N, 32), or an iterable of parts of it; the tables may be datasets, which are read in blocks.
+    """
+    total = hashlib.sha256()
+    for part in digests:
+        total.update(np.ascontiguousarray(part))
     for name in sorted(COLUMNS):
         dtype = "u1" if name == "model" else COLUMNS[name].dtype
         total.update(name.encode())
-        total.update(np.ascontiguousarray(columns[name]).astype(np.dtype(dtype).newbyteorder("<")).tobytes())
-    total.update(b"avalanches" + np.ascontiguousarray(avalanches, AVALANCHES).tobytes())
+        for values in blocks(columns[name]):
+            total.update(np.ascontiguousarray(values).astype(np.dtype(dtype).newbyteorder("<")).tobytes())
+    total.update(b"avalanches")
+    for values in blocks(avalanches):
+        total.update(np.ascontiguousarray(values, AVALANCHES).tobytes())
     return total.hexdigest()
 
 
 def read_attributes(path: str | Path) -> dict:
     """The root attributes of a complete slices file; raises ContractError as `read_slices` does."""
-    with _open(path) as file:
-        return _attributes(file, path)
+    with open_slices(path) as (_, attributes):
+        return attributes
 
 
 def read_slices(path: str | Path) -> Slices:
@@ -134,16 +156,10 @@ def read_slices(path: str | Path) -> Slices:
     Raises
     ------
     ContractError
-        The file is missing, truncated, not ours, not complete, damaged, or does not hold what its hash says.
+        The file is missing, truncated, not ours, not complete, damaged, points outside itself, or does not hold what
+        its hash says.
     """
-    with _open(path) as file:
-        attributes = _attributes(file, path)
-        missing = sorted({"images", "avalanches", *COLUMNS} - set(file))
-        if missing:
-            raise ContractError(f"{path}: has no dataset {', '.join(missing)}; simulate again")
-        shape = file["images"].shape
-        if len(shape) != 3 or shape[1] != shape[2] or any(file[name].shape != shape[:1] for name in COLUMNS):
-            raise ContractError(f"{path}: its datasets do not have one row an image; simulate again")
+    with open_slices(path) as (file, attributes):
         try:
             images = file["images"][:]
             columns = {name: file[name][:] for name in COLUMNS}
@@ -155,17 +171,21 @@ def read_slices(path: str | Path) -> Slices:
     return Slices(images, columns, avalanches, attributes)
 
 
-def _open(path: str | Path) -> h5py.File:
-    if not Path(path).is_file():
-        raise ContractError(f"{path}: no such file; make it with `hamscope simulate CONFIG --out {path}`")
-    try:
-        return h5py.File(path, "r")
-    except OSError:
-        raise ContractError(f"{path}: is not HDF5, or truncated; simulate again") from None
+@contextmanager
+def open_slices(path: str | Path) -> Iterator[tuple[h5py.File, dict]]:
+    """A complete slices file whose structure is that of the contract, and its root attributes; no data are read.
+
+    Raises ContractError.
+    """
+    with open_hdf5(path, _MAKE, _AGAIN) as file:
+        with damage(path, _AGAIN):
+            attributes = _attributes(file, path)
+        screen(file, path, CONTRACT, _AGAIN)
+        yield file, attributes
 
 
 def _attributes(file: h5py.File, path: str | Path) -> dict:
-    attributes = dict(file.attrs)
+    attributes = root_attributes(file, path)
     if attributes.get("schema") != SCHEMA:
         raise ContractError(
             f"{path}: is not a slices file (no schema = {SCHEMA}); give one made by `hamscope simulate`"
@@ -177,5 +197,8 @@ def _attributes(file: h5py.File, path: str | Path) -> dict:
         )
     if not attributes.get("complete", False):
         raise ContractError(f"{path}: is not complete, its writer was stopped; simulate again")
+    for name in ("config", "config_sha256", "software", "content_sha256"):
+        if not isinstance(attributes.get(name), str):
+            raise ContractError(f"{path}: its attribute {name} is missing or no text; simulate again")
     attributes["software"] = json.loads(attributes["software"])
     return attributes

@@ -31,6 +31,7 @@ from hamscope.provenance import check_writable, sha256_file
 SCHEMA = "hamscope-bundle"
 SCHEMA_VERSION = 1
 CARD, WEIGHTS, CLOUDS = "bundle.json", "weights.safetensors", "clouds.safetensors"
+MAX_CARD = 2**20  # bytes; a card has a few thousand
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,8 @@ def read_card(path: str | Path) -> dict:
     if not (path / CARD).is_file():
         raise ContractError(f"{path}: is no bundle (no {CARD}); give a folder made by `hamscope train`")
     try:
+        if (path / CARD).stat().st_size > MAX_CARD:
+            raise ContractError(f"{path}/{CARD}: is larger than the {MAX_CARD} bytes of a card; train again")
         card = json.loads((path / CARD).read_text())
         schema = card["schema"], card["schema_version"]
         if schema != (SCHEMA, SCHEMA_VERSION):
@@ -121,7 +124,7 @@ def read_card(path: str | Path) -> dict:
         _ = card["sha256"][WEIGHTS], card["sha256"][CLOUDS], card["instrument"], float(card["metrics"]["accuracy"])
     except OSError as error:
         raise ContractError(f"{path}/{CARD}: cannot be read ({error.strerror}); train again") from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         raise ContractError(f"{path}/{CARD}: is not a bundle's card; train again") from None
     if classes != list(CLASS_NAMES) or outputs != len(CLASS_NAMES):
         raise ContractError(
@@ -151,7 +154,7 @@ def read_bundle(path: str | Path, device: str = "cpu") -> Bundle:
             network = DomainNet(**card["network"])
         network.load_state_dict(load_file(path / WEIGHTS), assign=True)
         clouds = load_arrays(path / CLOUDS)
-    except (RuntimeError, TypeError, ValueError, LookupError, SafetensorError, UserError) as error:
+    except (RuntimeError, TypeError, ValueError, LookupError, ArithmeticError, SafetensorError, UserError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ContractError(f"{path}: weights and card are not of one network ({reason}); train again") from None
     finite = all(
