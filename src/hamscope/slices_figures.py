@@ -77,12 +77,16 @@ def _draw_panel(axis, panel: Panel) -> None:
             axis.plot(x, y, linestyle="", marker="o", markersize=2.2, alpha=0.5, markeredgewidth=0, **style)
         else:
             axis.plot(x, y, linewidth=1.1, linestyle="-" if series.look == "line" else "--", **style)
-    axis.set(title=panel.title, xlabel=panel.x, ylabel=panel.y, xscale=panel.x_scale, yscale=panel.y_scale)
-    axis.grid(alpha=0.3)
+    # Without a single positive point there is no logarithmic scale.
     points = [np.asarray(series.y, float) for series in panel.series if series.look == "points"]
-    if panel.y_scale == "log" and points and (found := np.concatenate(points)).size:
+    positive = np.concatenate([[], *points])
+    positive = positive[positive > 0]
+    y_scale = panel.y_scale if positive.size else "linear"
+    axis.set(title=panel.title, xlabel=panel.x, ylabel=panel.y, xscale=panel.x_scale, yscale=y_scale)
+    axis.grid(alpha=0.3)
+    if y_scale == "log":
         # A bar that reaches below zero has no end on this scale, and would stretch it without end.
-        axis.set_ylim(found.min() / 3, found.max() * 3)
+        axis.set_ylim(positive.min() / 3, positive.max() * 3)
     if any(series.label for series in panel.series):
         axis.legend(fontsize=8, handlelength=1.6)
 
