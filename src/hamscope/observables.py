@@ -120,7 +120,12 @@ def axis_correlation(images: np.ndarray, periodic: tuple[bool, bool]) -> np.ndar
 
 def label_clusters(image: np.ndarray, periodic: tuple[bool, bool] = (False, False)) -> np.ndarray:
     """Clusters of up sites that are joined by one of four neighbours: their numbers from 1, 0 = down; shape (L, L)."""
-    labels, count = ndimage.label(image)
+    return join_borders(ndimage.label(image)[0], periodic)
+
+
+def join_borders(labels: np.ndarray, periodic: tuple[bool, bool]) -> np.ndarray:
+    """Clusters of `label_clusters` without periodic axes, made one where they meet across a periodic border."""
+    count = int(labels.max())
     borders = [(labels[0], labels[-1])] * periodic[0] + [(labels[:, 0], labels[:, -1])] * periodic[1]
     if not borders or not count:
         return labels

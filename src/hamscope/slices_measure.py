@@ -18,6 +18,7 @@ from hamscope.observables import (
     cluster_sizes,
     coercive_field,
     groups,
+    join_borders,
     label_clusters,
     lattice_means,
     size_counts,
@@ -46,7 +47,8 @@ class ClassTable:
 
     def group_parameter(self, group: Group) -> float:
         """The mean parameter of the lattices of a group."""
-        return float(self.parameter[group.members].mean())
+        # A mean of equal numbers may differ from them by rounding.
+        return group.low if group.low == group.high else float(self.parameter[group.members].mean())
 
 
 def read_config(slices: Slices, path) -> Simulate:
@@ -125,9 +127,9 @@ def _image_means(slices: Slices, rows, c, name: str, boundary: str) -> dict[str,
             correlation[block] = axis_correlation(images, wraps)
             for place, image in zip(block, images):
                 labels = label_clusters(image)
-                sizes = cluster_sizes(labels)
-                counts[place] = size_counts(sizes, n_bins)
-                largest[place] = sizes.max(initial=0) / image.size
+                largest[place] = cluster_sizes(labels).max(initial=0) / image.size
+                # Cut at the border, clusters of a periodic lattice would count as several smaller ones.
+                counts[place] = size_counts(cluster_sizes(join_borders(labels, wraps)), n_bins)
                 spanning[place] = spans(labels)
     inside = (c["plane_surface"] == 0).astype(float)
     lattice = c["lattice"]

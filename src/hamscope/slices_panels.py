@@ -273,7 +273,7 @@ def _published_rows(table: ClassTable, config: Simulate) -> list[Comparison]:
     name, length, rows = table.name, config.image_size, []
     for group in table.groups:
         at, own = table.group_parameter(group), group.members
-        if max(abs(group.low - at), abs(group.high - at)) > 0 or not reference.is_near(name, at, length):
+        if group.low < group.high or not reference.is_near(name, at, length):
             continue
         known = _published_binder(name, config)
         if known is not None:

@@ -252,8 +252,8 @@ PARAMETER_CAPTION = {
 PATTERNS_CAPTION = (
     "Left, for r along the two axes of an image, the mean over all its sites; C(r) subtracts nothing, G(r) the square "
     "of the image's own m. Pairs reach round periodic borders and not across the open z axis of a 3D lattice. Free "
-    "surfaces are left out. Right, clusters of up sites joined by one of four neighbours and cut by the border of the "
-    "image, periodic or not, in bins of a factor of two; all slices count. The smallest, the largest and two more "
+    "surfaces are left out. Right, clusters of up sites joined by one of four neighbours, round periodic borders too, "
+    "in bins of a factor of two; all slices count. The smallest, the largest and two more "
     "values or bins of the parameter, and the one nearest to criticality."
 )
 SWEEPS_CAPTION = (
