@@ -13,7 +13,7 @@ from hamscope.slices_measure import periodic_axes
 def test_means_within_lattices():
     """Lattices in any order, of unequal numbers of rows; a lattice with many rows counts once.
 
-    Seen to fail with the rows taken as sorted (two lattices in place of three).
+    Seen to fail with the rows taken as sorted.
     """
     lattice = np.array([7, 2, 7, 2, 2, 5])
     values = np.array([1.0, 3.0, 5.0, 4.0, 8.0, 9.0])
@@ -68,8 +68,8 @@ def test_binder_cumulant_and_its_bar_have_the_truth():
     """m uniform in (-1, 1): <m^2> = 1/3, <m^4> = 1/5, U = 0.4.  500 sets of 30 lattices, two measurements each.
 
     The mean of U over the sets is within 4 of its own errors (0.002) of 0.4, and the bars cover in 60 to 74 % of the
-    sets.  Seen to fail with the bars of all 60 measurements where the two of a lattice are equal (51 %), and without
-    the bias taken off (12 errors away).
+    sets.  Planted fault: bars from the 60 measurements as if independent, where the two of a lattice are equal, cover
+    in 51 % and fail.
     """
     random = np.random.default_rng(3)
     m = random.uniform(-1, 1, (500, 30)).repeat(2, axis=1)
@@ -151,8 +151,7 @@ def test_which_axis_of_an_image_is_open():
 def test_independent_sites_have_no_correlation(periodic):
     """<G(r)> = -4 p (1 - p) / L^2 for every r > 0, whether a pair reaches round the border or not; p = 0.3, L = 16.
 
-    4000 images, errors 0.0006 against -0.0033; |z| < 3 here.  Seen to fail with the m of all images in place of the
-    image's own (z = 5 to 8).
+    4000 images, errors 0.0006 against -0.0033, so that C(r) less the square of the mean m of all images would fail.
     """
     images = (np.random.default_rng(6).random((4000, 16, 16)) < 0.3).astype(np.uint8)
     m = 2 * images.mean(axis=(1, 2)) - 1
@@ -186,7 +185,7 @@ PATTERN = np.array([
     ],
 )
 def test_clusters_of_a_pattern(periodic, sizes):
-    """Counted by hand.  Seen to fail with diagonal neighbours, and with borders joined only once."""
+    """Counted by hand.  Seen to fail with diagonal neighbours, and with one of the two borders not joined."""
     labels = observables.label_clusters(PATTERN, periodic)
     assert sorted(observables.cluster_sizes(labels)) == sizes
     assert (labels > 0).tolist() == (PATTERN == 1).tolist()
@@ -224,8 +223,7 @@ def test_sizes_fall_into_bins_of_a_factor_of_two():
 def test_exponent_of_a_known_distribution():
     """Sizes from Zipf's law with tau = 2.05 in 40 lattices of 20,000: within 3 errors, of 0.02, of 2.05.
 
-    Seen to fail with counts in place of densities (1.05), and with arithmetic centres of the bins (z = 1, so only the
-    first fault is large).  A range with empty bins gives no exponent.
+    Seen to fail with counts in place of densities.  A range with empty bins, or of two bins, gives no exponent.
     """
     random = np.random.default_rng(9)
     sizes = random.zipf(2.05, (40, 20000))
