@@ -84,6 +84,10 @@ def _draw_panel(axis, panel: Panel) -> None:
     y_scale = panel.y_scale if positive.size else "linear"
     axis.set(title=panel.title, xlabel=panel.x, ylabel=panel.y, xscale=panel.x_scale, yscale=y_scale)
     axis.grid(alpha=0.3)
+    x = np.concatenate([[], *(np.asarray(series.x, float) for series in panel.series)])
+    if panel.x_scale == "linear" and x.size and np.ptp(x) < 1e-3 * np.abs(x).max():
+        # One value of the parameter: no magnifying glass on the digits in which a published one differs.
+        axis.set_xlim(0.99 * x.mean(), 1.01 * x.mean())
     if y_scale == "log":
         # A bar that reaches below zero has no end on this scale, and would stretch it without end.
         axis.set_ylim(positive.min() / 3, positive.max() * 3)

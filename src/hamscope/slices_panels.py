@@ -167,7 +167,12 @@ def pattern_panels(table: ClassTable, config: Simulate) -> list[Panel]:
         line = reference.CORRELATION_2D.value * r**-0.25
         correlation.append(Series("0.70338 r^-1/4: Tc, infinite lattice", r, line, look="dashed"))
     if family == "percolation":
-        correlation.append(Series("exact: 0, less 4p(1 - p)/L^2", r[[0, -1]], np.zeros(2), look="line", colour=FAINT))
+        # The image's own m is a little nearer to the image than p is: 0 less the variance of m.
+        for k, colour in zip(shown, colours):
+            p = table.group_parameter(table.groups[k])
+            level = np.full(2, -4 * p * (1 - p) / length**2)
+            label = "exact: -4p(1 - p)/L^2" if k == shown[0] else ""
+            correlation.append(Series(label, r[[0, -1]], level, look="line", colour=colour))
     tau = {"C-2D": reference.TAU_ISING_2D, "P-2D": reference.TAU_PERCOLATION_2D}.get(table.name)
     if tau is not None:
         sizes.append(_slope(sizes[shown.index(nearest)], tau.value, f"published slope -{tau.value:.4f} at criticality"))
