@@ -88,6 +88,8 @@ def _draw_panel(axis, panel: Panel) -> None:
     if panel.x_scale == "linear" and x.size and np.ptp(x) < 1e-3 * np.abs(x).max():
         # One value of the parameter: no magnifying glass on the digits in which a published one differs.
         axis.set_xlim(0.99 * x.mean(), 1.01 * x.mean())
+    if panel.x_scale == "linear":
+        axis.locator_params(axis="x", nbins=6)
     if y_scale == "log":
         # A bar that reaches below zero has no end on this scale, and would stretch it without end.
         axis.set_ylim(positive.min() / 3, positive.max() * 3)
