@@ -242,8 +242,8 @@ PARAMETER_CAPTION = {
     "random-field": (
         "The exchange energy is averaged over the recorded states, which are uniform in |m|, so it belongs to this "
         "choice of states. The coercive field is interpolated between the two recorded states about m = 0; where an "
-        "avalanche crosses it, there is no state in between, and the bar does not show how far apart the two are. Lattices "
-        "whose first recorded state is already past m = 0 are left out; the table has the number of the others."
+        "avalanche crosses it, there is no state in between, and the bar does not show how far apart the two are. "
+        "Lattices whose first recorded state is already past m = 0 are left out; the table counts the others."
     ),
     "percolation": (
         "Averages over independent lattices with their standard errors. Clusters are those of the images: 4 "
