@@ -108,14 +108,14 @@ def classify(frames, bundle, out, stride, threshold, up, confidence, actors, rep
 
 
 @hamscope.command()
-@click.argument("results")
+@click.argument("file")
 @click.option("--out", required=True, help="The report folder to write.")
 @replace_option
-def report(results, out, replace):
-    """Write RESULTS as one self-contained HTML page and PNG files."""
+def report(file, out, replace):
+    """Write FILE, results or slices, as one self-contained HTML page and PNG files."""
     from hamscope.report import write_report
 
-    print(write_report(results, out, replace=replace))
+    print(write_report(file, out, replace=replace))
 
 
 @hamscope.command()

@@ -29,12 +29,13 @@ COLOURS = dict(
         ("#4477AA", "#66CCEE", "#EE6677", "#AA3377", "#228833", "#CCBB44", "#BBBBBB"))
 )  # fmt: skip
 EMPTY = "#F3F1EC"
+UP, DOWN = "#1F2A36", "#FBFAF7"
 INK, FAINT = "#222222", "#8A8A8A"
 WIDTH = 10.5  # inches; at 150 dots an inch sharp on a page 1000 pixels wide
 DPI = 150
 PICTURES = 6  # frames shown as pictures; series show all
 POINTS = 400  # windows drawn over the clouds; more would hide them
-_STYLE = {
+STYLE = {
     "font.family": "DejaVu Sans", "font.size": 10, "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": FAINT,
     "xtick.color": INK, "ytick.color": INK, "axes.titlesize": 10, "axes.spines.top": False,
     "axes.spines.right": False, "axes.linewidth": 0.8, "legend.frameon": False, "figure.facecolor": "white",
@@ -48,7 +49,7 @@ def darker(colour: str) -> tuple[float, float, float]:
 
 def learning_curve(epochs: list[dict], path: str | Path) -> None:
     """Loss and error against the epoch (Fig. 5); `epochs` are the lines of the training log."""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure((WIDTH, 3.6), layout="constrained")
         loss, error = figure.subplots(1, 2)
         x = [line["epoch"] for line in epochs]
@@ -66,7 +67,7 @@ def learning_curve(epochs: list[dict], path: str | Path) -> None:
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
             axis.grid(alpha=0.3)
         loss.legend()
-        _save(figure, path)
+        save(figure, path)
 
 
 def confusion_matrix(matrix: np.ndarray, path: str | Path) -> None:
@@ -74,7 +75,7 @@ def confusion_matrix(matrix: np.ndarray, path: str | Path) -> None:
     matrix = np.asarray(matrix)
     total = matrix.sum(axis=1, keepdims=True)
     share = np.divide(matrix, total, out=np.zeros(matrix.shape), where=total > 0)
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure((6.4, 5.6), layout="constrained")
         axis = figure.subplots()
         axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
@@ -89,7 +90,7 @@ def confusion_matrix(matrix: np.ndarray, path: str | Path) -> None:
         axis.spines[:].set_visible(False)
         axis.hlines(np.arange(0.5, 6), -0.5, 6.5, color="#DDDDDD", linewidth=0.6)
         axis.vlines(np.arange(0.5, 6), -0.5, 6.5, color="#DDDDDD", linewidth=0.6)
-        _save(figure, path)
+        save(figure, path)
 
 
 def cloud_axes(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -137,7 +138,7 @@ def clouds(points: np.ndarray, path: str | Path, sample: np.ndarray | None = Non
         flags = np.ones(known.sum(), bool) if confident is None else np.asarray(confident, bool)[known]
         shown = np.array(evenly_spaced(range(len(flags)), POINTS), int)
         sample, flags = (sample[known][shown] - origin) @ axes.T, flags[shown]
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure((WIDTH, 4.1), layout="constrained")
         for axis, (i, j) in zip(figure.subplots(1, 3), ((0, 1), (2, 3), (4, 5))):
             for name, x in projected.items():
@@ -159,14 +160,14 @@ def clouds(points: np.ndarray, path: str | Path, sample: np.ndarray | None = Non
         figure.legend(
             handles=handles, loc="outside lower center", ncols=len(handles), handletextpad=0.1, columnspacing=1.2
         )
-        _save(figure, path)
+        save(figure, path)
 
 
 def fractions(results: Results, rows: list[int], path: str | Path) -> None:
     """Shares of the classes: bright where confident, dark where not (Figs. 7, 9); stacked over the frames of a film."""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = _class_bars(results, rows[0]) if len(rows) == 1 else _stacked_frames(results, rows)
-        _save(figure, path)
+        save(figure, path)
 
 
 def _class_bars(results: Results, row: int) -> Figure:
@@ -228,7 +229,7 @@ def frames_and_maps(results: Results, rows: list[int], path: str | Path) -> None
     # A single frame stands beside its map, several stand above theirs; no picture is wider than a third of the page.
     shape = (1, 2) if len(shown) == 1 else (2, len(shown))
     side = WIDTH / max(shape[1], 3)
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure((WIDTH, shape[0] * side + 0.95), layout="constrained")
         grid = figure.subplots(*shape, squeeze=False).reshape(2, -1)
         for column, (row, label) in enumerate(zip(shown, labels)):
@@ -249,7 +250,7 @@ def frames_and_maps(results: Results, rows: list[int], path: str | Path) -> None
         figure.legend(
             handles=handles, loc="outside lower center", ncols=len(handles), handlelength=1.2, columnspacing=1.2
         )
-        _save(figure, path)
+        save(figure, path)
 
 
 def class_picture(classes: np.ndarray, flags: np.ndarray) -> np.ndarray:
@@ -275,7 +276,7 @@ def distance_series(results: Results, rows: list[int], path: str | Path, model: 
             int(np.nanargmin(np.where(known, np.nanmean(np.where(known, distance, 0), axis=0), np.inf)))
         ]
     x, title = _frame_positions(results, rows)
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure((WIDTH, 4.8), layout="constrained")
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
         for k, name in sorted(enumerate(CLASS_NAMES), key=lambda item: item[1] == model):
@@ -299,7 +300,7 @@ def distance_series(results: Results, rows: list[int], path: str | Path, model: 
         if title == "frame":
             lower.xaxis.set_major_locator(MaxNLocator(integer=True))
         figure.legend(handles=_line_handles(known, model, results.direction[rows]), loc="outside right upper")
-        _save(figure, path)
+        save(figure, path)
 
 
 def evenly_spaced(rows: list[int], most: int) -> list[int]:
@@ -332,7 +333,12 @@ def _draw_frame(axis, preview: np.ndarray) -> None:
     """A two-level preview without its padding: up dark, down pale."""
     inside = preview != 255
     cut = preview[np.ix_(inside.any(axis=1), inside.any(axis=0))]
-    axis.imshow(np.where((cut == 1)[..., None], to_rgb("#1F2A36"), to_rgb("#FBFAF7")), interpolation="nearest")
+    axis.imshow(two_levels(cut), interpolation="nearest")
+
+
+def two_levels(image: np.ndarray) -> np.ndarray:
+    """A two-level image as colours, shape (h, w, 3): up (1) dark, down pale."""
+    return np.where((image == 1)[..., None], to_rgb(UP), to_rgb(DOWN))
 
 
 def _draw_centres(axis, results: Results, row: int) -> None:
@@ -386,7 +392,7 @@ def _axis_name(k: int, axes: np.ndarray, weights: np.ndarray) -> str:
     return f"axis {k + 1}: {minus} to {plus} ({100 * weights[k]:.0f} %)"
 
 
-def _save(figure: Figure, path: str | Path) -> None:
+def save(figure: Figure, path: str | Path) -> None:
     """Write the PNG whole or not at all; equal input gives equal bytes."""
     with whole_file(path) as temporary:
         figure.savefig(temporary, format="png", dpi=DPI, metadata={"Software": None})

@@ -1,30 +1,25 @@
 """Results to a report: one self-contained HTML page, and the same pictures as PNG files beside it.
 
     results.h5 -> verdict.py (what to say), figures.py (what to show) -> templates/report.html.j2 -> index.html
+    slices.h5  -> slices_report.py, likewise
 
-The page holds its pictures inside, asks for nothing from anywhere and runs no script; its content security policy
-says so to the browser.  Names of files come from outside: the template escapes them, no picture draws them and no
-path is made of them.  Equal results give an equal page, byte for byte.
+Names of files come from outside: the template escapes them, no picture draws them and no path is made of them.  Equal
+results give an equal page, byte for byte.
 """
 
-import base64
-import json
-import os
 import shlex
-import shutil
-import sys
-import tempfile
 from pathlib import Path
 
-import jinja2
+import h5py
 import numpy as np
 from matplotlib.colors import to_hex
 
-from hamscope import __version__, figures
+from hamscope import __version__, figures, slices_report
+from hamscope.data import slices
 from hamscope.data.results import SAMPLE, Results, read_results, sample_windows
-from hamscope.errors import ContractError, UserError
+from hamscope.errors import ContractError
 from hamscope.models import CLASS_NAMES, MODELS
-from hamscope.provenance import canonical_json, check_writable, sha256_file, sha256_text
+from hamscope.page import picture, plain, render, write_page
 from hamscope.verdict import (
     NO_PATTERN,
     UNLIKE,
@@ -33,62 +28,35 @@ from hamscope.verdict import (
     bundle_card,
     closest_row,
     frame_verdicts,
-    percent,
     pooled,
     source_rows,
     source_verdicts,
 )
 
-PAGE, MARK = "index.html", "report.json"
-SCHEMA = "hamscope-report"
 MOST_SECTIONS = 24  # sources with pictures; the table has all.  A picture weighs some 100 kB in the page
 
 
-def write_report(results_path: str | Path, folder: str | Path, replace: bool = False) -> Path:
-    """Write the report of a results file into `folder`, whole or not at all, and return the path of its page.
+def write_report(path: str | Path, folder: str | Path, replace: bool = False) -> Path:
+    """Write the report of a results or a slices file into `folder`, and return the path of its page.
 
-    A folder that is the report of these very results is left as it is.
+    The folder is written whole or not at all.  One that is the report of this very file is left as it is.
 
     Raises
     ------
     ContractError
-        The results are missing, damaged, not ours or hold no frame.
+        The file is missing, damaged, not ours or holds nothing to report.
     UserError
-        `folder` is the report of other results (unless `replace`), holds anything that is no part of a report
+        `folder` is the report of another file (unless `replace`), holds anything that is no part of a report
         (whatever `replace` says), or cannot be written.
     """
-    folder = Path(folder)
-    results = read_results(results_path)
+    if _schema(path) == slices.SCHEMA:
+        return slices_report.write_slices_report(path, folder, replace)
+    results = read_results(path)
     if results.attributes["classes"] != list(CLASS_NAMES):
-        raise ContractError(f"{results_path}: its classes are not those of this version; classify again")
+        raise ContractError(f"{path}: its classes are not those of this version; classify again")
     if not results.source:
-        raise ContractError(f"{results_path}: holds no frame; classify again")
-    inputs = sha256_text(canonical_json([__version__, sha256_file(results_path)]))
-    if _is_done(folder, inputs, replace):
-        print(f"report: {folder} is of these results, nothing to do", file=sys.stderr)
-        return folder / PAGE
-    check_writable(folder)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.absolute().parent))
-    try:
-        context = page_context(results, temporary)
-        (temporary / PAGE).write_text(render(context), encoding="utf-8", errors="replace")
-        mark = {"schema": SCHEMA, "inputs_sha256": inputs, "files": sorted(path.name for path in temporary.iterdir())}
-        (temporary / MARK).write_text(json.dumps(mark, indent=1) + "\n")
-        temporary.chmod(0o777 & ~_umask())
-        _swap(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return folder / PAGE
-
-
-def render(context: dict) -> str:
-    """The page of a context made by `page_context`."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("hamscope"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters["percent"] = percent
-    return environment.get_template("report.html.j2").render(context)
+        raise ContractError(f"{path}: holds no frame; classify again")
+    return write_page(path, folder, replace, lambda empty: render("report.html.j2", page_context(results, empty)))
 
 
 def page_context(results: Results, folder: Path) -> dict:
@@ -120,13 +88,13 @@ def provenance_rows(attributes: dict) -> list[tuple[str, str]]:
         ("Bundle (SHA-256)", attributes.get("bundle_sha256")),
         ("Accuracy on validation images", None if accuracy is None else f"{100 * accuracy:.2f} %, simulated images"),
         ("Instrument of the training images", card.get("instrument")),
-        ("Network", _plain(card.get("network"))),
+        ("Network", plain(card.get("network"))),
         *((name.capitalize(), None if value is None else f"{value} pixels") for name, value in pixels.items()),
         ("Threshold", config.get("threshold")),
         ("Up means", config.get("up")),
         ("Confidence reading", config.get("confidence")),
         ("Inputs (SHA-256)", attributes.get("inputs_sha256")),
-        ("Software", _plain({**software, "hamscope (report)": __version__})),
+        ("Software", plain({**software, "hamscope (report)": __version__})),
     ]
     return [(name, "not recorded" if value is None else str(value)) for name, value in rows]
 
@@ -169,13 +137,8 @@ def _section(results: Results, number: int, verdict: Verdict, rows: list[int], f
     return {
         "id": prefix, "verdict": verdict, "classes": _class_table(results, verdict),
         "frames": [_frame_line(results, frames[row]) for row in rows],
-        "figures": [_picture(folder / f"{prefix}-{kind}.png", *rest) for kind, *rest in pictures],
+        "figures": [picture(folder / f"{prefix}-{kind}.png", *rest) for kind, *rest in pictures],
     }  # fmt: skip
-
-
-def _picture(path: Path, alt: str, caption: str, draw) -> dict:
-    draw(path)
-    return {"file": path.name, "alt": alt, "caption": caption, "data": base64.b64encode(path.read_bytes()).decode()}
 
 
 def _class_table(results: Results, verdict: Verdict) -> list[dict]:
@@ -251,53 +214,10 @@ def _dark_colours() -> dict[str, str]:
     return {name: to_hex(figures.darker(colour)) for name, colour in figures.COLOURS.items()}
 
 
-def _plain(value) -> str | None:
-    """A dict as `name value, name value`, anything else as text; None stays None."""
-    return ", ".join(f"{key} {own}" for key, own in value.items()) if isinstance(value, dict) else value
-
-
-def _is_done(folder: Path, inputs: str, replace: bool) -> bool:
-    """True where `folder` is the whole report of `inputs`; UserError where it must not be replaced."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return False
+def _schema(path: str | Path) -> str | None:
+    """What an HDF5 file says it is; None where it says nothing or is none, which its reader puts into words."""
     try:
-        mark = json.loads((folder / MARK).read_text())
-        files = set(mark["files"]) | {MARK}
-        ours = mark["schema"] == SCHEMA
-    except (OSError, ValueError, KeyError, TypeError):
-        ours = False
-    if not ours:
-        raise UserError(f"{folder}: is there already and is no report of hamscope; choose another --out")
-    # What a user put into the folder is not ours to delete.
-    strange = sorted({path.name for path in folder.iterdir()} - files)
-    same = mark.get("inputs_sha256") == inputs
-    if same and all((folder / name).exists() for name in files):
-        return True
-    if strange:
-        raise UserError(
-            f"{folder}: holds {strange[0]!r}, which is no part of the report; move it or choose another --out"
-        )
-    if not (same or replace):
-        raise UserError(f"{folder}: is the report of other results; add --replace or choose another --out")
-    return False
-
-
-def _swap(temporary: Path, folder: Path) -> None:
-    """Put `temporary` in the place of `folder`; the old one goes last."""
-    old = temporary.with_suffix(".old")
-    if folder.exists():
-        os.replace(folder, old)
-    try:
-        os.replace(temporary, folder)
+        with h5py.File(path, "r") as file:
+            return file.attrs.get("schema")
     except OSError:
-        if old.exists():
-            os.replace(old, folder)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _umask() -> int:
-    """The umask of the process; it can only be read by setting it."""
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
+        return None
