@@ -343,6 +343,20 @@ def change(name, row, value):
     return make
 
 
+def change_avalanches(field, value):
+    """One field of the first field sweep; of `counts` the first bin."""
+
+    def make(file):
+        rows = file["avalanches"][:]
+        if field == "counts":
+            rows["counts"][0, 0] += 10**6
+        else:
+            rows[field][0] = value
+        file["avalanches"][:] = rows
+
+    return make
+
+
 def swap_lattices(file):
     """The two lattices of P-3D, whole: everything is right but the order."""
     for name in ("images", *slices.COLUMNS):
@@ -372,6 +386,8 @@ def swap_lattices(file):
         (change("plane_surface", -6, 2), "plane_surface, row"),
         (change("sweep", slice(0, 8), 0), "a measurement once"),
         (swap_lattices, "rows by class and lattice"),
+        (change_avalanches("counts", 0), "cannot sum to the"),
+        (change_avalanches("lattice", 5), "a row for each swept lattice"),
         (lambda file: file.attrs.create("seed", 6), "seed is 6, the config says 5"),
         (lambda file: file.attrs.create("config_sha256", "0" * 64), "config_sha256 is 0000"),
     ],

@@ -94,6 +94,7 @@ def check_slices(path: str | Path) -> tuple[list[str], str]:
         rows = _Rows(config, found)
         content = slices.content_hash(_digests(file, rows, found), file, file["avalanches"])
         rows.finish()
+        _check_avalanches(file["avalanches"], config, found)
         if content != attributes["content_sha256"]:
             found.append(f"content_sha256 is {attributes['content_sha256'][:80]}, its content has {content}")
         counts = ", ".join(f"{name} {count}" for name, count in zip(CLASS_NAMES, rows.counts) if count)
@@ -126,6 +127,29 @@ def _config(attributes: dict, found: list[str]) -> Simulate | None:
     if not isinstance(software, dict) or "hamscope" not in software:
         found.append("software: does not name the version of hamscope")
     return config
+
+
+def _check_avalanches(table: h5py.Dataset, config: Simulate, found: list[str]) -> None:
+    """One row a field sweep at T = 0, by class and lattice, whose avalanches have as many sites as the lattice."""
+    swept = {name: s for name, s in config.classes.items() if isinstance(s, RandomField) and not s.temperature}
+    wanted = sum(section.lattices for section in swept.values())
+    if len(table) != wanted:
+        found.append(f"avalanches: {len(table)} rows, expected {wanted}, one a field sweep at T = 0")
+        return
+    rows = table[:]
+    order = [(CLASS_NAMES.index(name), k) for name, section in swept.items() for k in range(section.lattices)]
+    if [(int(row["model"]), int(row["lattice"])) for row in rows] != order:
+        found.append("avalanches: expected a row for each swept lattice, by class and lattice")
+        return
+    least = 2 ** np.arange(slices.AVALANCHE_BINS, dtype=np.int64)
+    for row in rows:
+        name, counts = CLASS_NAMES[row["model"]], row["counts"]
+        sites = config.image_size ** BY_NAME[name].dimension
+        # In Python's integers, which no count of a hostile file can overflow.
+        low, total = sum(int(n) * int(k) for n, k in zip(counts, least)), sum(map(int, counts))
+        if min(counts) < 0 or not low <= sites <= 2 * low - total:
+            found.append(f"avalanches: {name}, lattice {row['lattice']}: its sizes cannot sum to the {sites} sites")
+            return
 
 
 def _digests(file: h5py.File, rows: "_Rows", found: list[str]) -> Iterator[np.ndarray]:

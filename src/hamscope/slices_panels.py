@@ -95,7 +95,7 @@ def parameter_panels(table: ClassTable, config: Simulate, colour: str) -> list[P
             clusters.append(Series("spanning at p_c, infinite lattice", at, half, look="mark", colour=MARK))
         shown.append(Panel("Clusters of the images", x, "share", clusters))
     else:
-        shown.append(_coercive_panel(table, x, fine, colour))
+        shown.append(_coercive_panel(table, x, fine, colour, adiabatic=not config.classes[table.name].temperature))
     return shown
 
 
@@ -126,7 +126,7 @@ def _order_panels(table: ClassTable, config: Simulate, x: str, fine: np.ndarray,
     ]
 
 
-def _coercive_panel(table: ClassTable, x: str, fine: np.ndarray, colour: str) -> Panel:
+def _coercive_panel(table: ClassTable, x: str, fine: np.ndarray, colour: str, adiabatic: bool) -> Panel:
     """Coercive field against disorder; of lattices whose states lie on both sides of m = 0."""
     coercive = table.means["coercive"][:, 0]
     points = []
@@ -136,7 +136,7 @@ def _coercive_panel(table: ClassTable, x: str, fine: np.ndarray, colour: str) ->
             points.append((table.group_parameter(group), *mean_and_error(coercive[own]), len(own)))
     found = np.array(points, float).reshape(-1, 4)
     series = [Series("simulated", found[:, 0], found[:, 1], found[:, 2], found[:, 3], colour=colour)]
-    if table.name == "RF-3D":
+    if table.name == "RF-3D" and adiabatic:
         level = np.full(2, reference.FIELD_3D.value)
         series.append(Series("published H_c at R_c = 2.16", fine[[0, -1]], level, look="dashed"))
     return Panel("Coercive field", x, "|H| / J where m = 0", series)

@@ -260,5 +260,6 @@ PATTERNS_CAPTION = (
 SWEEPS_CAPTION = (
     "Every recorded state of every lattice; a few lattices have theirs joined by a line. Where the loop is steep, a "
     "single avalanche takes much of the lattice and there is no stable state in between: that is a long line without "
-    "a point. Where the file has them, at the right, avalanches of the whole sweep in bins of a factor of two."
+    "a point. A sweep at T > 0 is driven at a finite rate and has no avalanches; those of sweeps at T = 0 are at "
+    "the right, in bins of a factor of two."
 )
