@@ -26,6 +26,7 @@ from hamscope.errors import ContractError, Failed, Stopped, UserError
 from hamscope.models import BY_NAME, CLASS_NAMES
 from hamscope.sim import samples
 from hamscope.sim.lattice import Lattice, Plane, image_planes
+from hamscope.sim.vectors import kernel_form
 from hamscope_hpc import writer
 from hamscope_hpc.lock import JobLock
 from hamscope_hpc.progress import Progress, duration
@@ -245,6 +246,7 @@ class ItemRun:
             if self._save() and self.group.rank == 0:
                 self.progress.done(self.item.last - self.item.first, 0.0)
         self.seconds["communication"] += self.slab.seconds
+        self.seconds.update(self.task.seconds())
 
     def _agree(self) -> int:
         """What to do before the next bite, the same on all ranks of the group: the most urgent that any knows."""
@@ -359,7 +361,9 @@ def _say_shares(seconds: Counter) -> None:
         f"{100 * seconds[k] / max(total, 1e-9):.0f} % {k}"
         for k in ("computing", "communication", "checkpoints", "waiting")
     )
-    print(f"simulate: the ranks spent {shares}", file=sys.stderr, flush=True)
+    updates = seconds["metropolis"] + seconds["wolff"]
+    wolff = f"; of the updates of clean lattices {100 * seconds['wolff'] / updates:.0f} % were Wolff" if updates else ""
+    print(f"simulate: the ranks spent {shares}{wolff}", file=sys.stderr, flush=True)
 
 
 def _say_written(out: Path, written: writer.Written, seconds: float, total: float) -> None:
@@ -382,7 +386,7 @@ def _write_sidecar(
         "rank_seconds": {what: round(value, 3) for what, value in sorted(seconds.items())},
         "MB_per_s": {"collective": round(written.bandwidth, 1), "plain": round(written.plain_bandwidth, 1)},
         "software": provenance.software_versions("numpy", "numba", "mpi4py", "h5py"),
-        "mpi": MPI.Get_library_version().split(",")[0].strip(), "parallel_hdf5": bool(h5py.get_config().mpi),
+        "mpi": MPI.Get_library_version().split(",")[0].strip(), "parallel_hdf5": bool(h5py.get_config().mpi), "kernels": kernel_form(),
     }  # fmt: skip
     with provenance.whole_file(out.with_suffix(".run.json")) as temporary:
         temporary.write_text(json.dumps(record, indent=2) + "\n")

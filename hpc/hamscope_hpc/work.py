@@ -37,6 +37,8 @@ ROW = np.dtype(
     [("place", "i8", 3)]
     + [(name, "u1" if name == "model" else column.dtype) for name, column in slices.COLUMNS.items()]
 )
+# As AVALANCHES, less the names of the classes, which an .npy file cannot hold.
+_SWEEP = np.dtype([(name, "u1" if name == "model" else slices.AVALANCHES[name]) for name in slices.AVALANCHES.names])
 SCHEMA = "hamscope-work"
 _MARK = "run.json"
 _FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota is used up", errno.EROFS: "it is read-only",
@@ -174,7 +176,7 @@ class Work:
         task.restore(arrays, manifest["numbers"])
 
     def table(self, item: Item, manifest: dict, kind: str) -> np.ndarray:
-        """The rows, bits or avalanches of an item, in the order of the file, mapped into memory."""
+        """The rows, bits or avalanches (_SWEEP) of an item, in the order of the file, mapped into memory."""
         return np.load(self.folder / f"{stem(item)}.{manifest['generation']}.{kind}.npy", mmap_mode="r")
 
 
@@ -196,7 +198,7 @@ class Rows:
         rows = np.array(self.rows, ROW)
         order = np.lexsort(rows["place"].T[::-1])
         bits = np.array(self.bits, np.uint8).reshape(len(rows), self.n_bytes)
-        return {"rows": rows[order], "bits": bits[order], "avalanches": np.array(self.avalanches, slices.AVALANCHES)}
+        return {"rows": rows[order], "bits": bits[order], "avalanches": np.array(self.avalanches, _SWEEP)}
 
 
 def stem(item: Item) -> str:

@@ -63,8 +63,8 @@ class Parts:
         return np.concatenate([self.work.table(*part, "rows") for part in self.parts])
 
     def avalanches(self) -> np.ndarray:
-        """The field sweeps of all items, by class and lattice."""
-        return np.concatenate([self.work.table(*part, "avalanches") for part in self.all])
+        """The field sweeps of all items, by class and lattice, of type AVALANCHES."""
+        return np.concatenate([self.work.table(*part, "avalanches") for part in self.all]).astype(slices.AVALANCHES)
 
 
 def write(config: Config, out: Path, parts: Parts, comm: MPI.Comm, hints: dict[str, str]) -> Written:

@@ -3,6 +3,7 @@
 Absolute numbers mean little on a shared machine; the ratio of two neighbours in one run does.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -13,14 +14,22 @@ from pathlib import Path
 import numpy as np
 from numba import njit
 
+from hamscope.sim import rfim, rng
+from hamscope.sim.exact_rfim import brute_force_sweep
+from hamscope.sim.ising import IsingBatch
+from hamscope.sim.lattice import Lattice, Slab
+from hamscope.sim.vectors import kernel_form, wide_vectors
+
 ROOT = Path(__file__).parent.parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
+from engines import mpiexec  # noqa: E402
 
+KEY = rng.stream_key(1, "bench")
 SCALING = """
 name = "bench"
 [simulate]
 seed = 1
-image_size = 64
+image_size = 100
 RF-3D = {disorder = [2.25, 2.29], lattices = 64, snapshots = 4}
 """
 
@@ -54,67 +63,130 @@ def plain_sweep(spins, factors):
                     spins[i, j] = -spins[i, j]
 
 
-def metropolis() -> None:
-    """64 lattices in the bits of a word against one lattice, one spin at a time."""
-    from hamscope.sim import rng
-    from hamscope.sim.ising import IsingBatch
-    from hamscope.sim.lattice import Lattice, Slab
+@njit(nogil=True)
+def words_alone(words, key, steps):
+    """The random words of 2 * steps digits of every site and nothing else: what no kernel of this kind can beat."""
+    wide_vectors()
+    for k in range(words.shape[0]):
+        total = np.uint64(0)
+        for step in range(steps):
+            first, second = rng.short_words(key, np.uint64(0), np.uint64(step), np.uint64(k), np.uint64(0))
+            total ^= first ^ second
+        words[k] = total
 
+
+def metropolis() -> float:
+    """64 lattices in the bits of a word, against one spin at a time and against the random words alone."""
+    print(f"kernels: {kernel_form()}")
+    ours = {}
+    for what, side, dimension, sweeps in (
+        ("2D 100 x 100", 100, 2, 400),
+        ("2D 256 x 256", 256, 2, 60),
+        ("3D 100^3", 100, 3, 8),
+    ):
+        batch = IsingBatch(Slab(Lattice.of_dimension(dimension, side)), np.full(64, 2.3 * dimension - 0.09), KEY, 0)
+        batch.run(10, 0)
+        ours[what] = 64 * side**dimension * sweeps / seconds(batch.run, sweeps, 0) * 1e-9
     side, sweeps = 256, 20
-    batch = IsingBatch(Slab(Lattice.of_dimension(2, side)), np.full(64, 2.3), rng.stream_key(1, "bench"), 0)
     spins = np.ones((side, side), np.int8)
     factors = np.exp(-2 * np.maximum(np.arange(-4, 5), 0) / 2.3)
-    ours = 64 * side**2 * sweeps / seconds(batch.run, sweeps, 0) * 1e-9
 
     def plain():
         for _ in range(sweeps):
             plain_sweep(spins, factors)
 
     other = side**2 * sweeps / seconds(plain) * 1e-9
+    # The mean number of digits until all 64 lattices of a site are decided is near 8.
+    words = np.zeros(10**6, np.uint64)
+    limit = 64 * words.size / seconds(words_alone, words, KEY, 4) * 1e-9
+    for what, rate in ours.items():
+        show(
+            f"Metropolis, {what}, one core", ("64 lattices in a word", rate), ("one spin at a time", other), "spins/ns"
+        )
     show(
-        "Metropolis, 2D, one core",
-        ("64 lattices in a word", ours),
-        ("plain numba, one spin at a time", other),
-        "spins/ns",
+        "Metropolis, 3D 100^3", ("the kernel", ours["3D 100^3"]), ("random words of 8 digits alone", limit), "spins/ns"
     )
+    return ours["2D 256 x 256"]
+
+
+def packages(ours: float) -> None:
+    """Ising packages from PyPI, in an environment of their own, made once."""
+    folder = ROOT / ".venv-bench"
+    python, script = folder / "bin" / "python", Path(__file__).with_name("others.py")
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    from others import PACKAGES
+
+    pip = subprocess.run([python, "-m", "pip", "install", "-q", "--disable-pip-version-check", *PACKAGES],
+                         capture_output=True, text=True)  # fmt: skip
+    if pip.returncode:
+        print(f"packages of others: cannot be installed here ({pip.stderr.strip().splitlines()[-1]})")
+        return
+    for package in PACKAGES:
+        environment = dict(os.environ, RAYON_NUM_THREADS="1")
+        rate = subprocess.run([python, script, package.partition("=")[0]], capture_output=True, text=True, check=True,
+                              env=environment)  # fmt: skip
+        show("Metropolis, 2D 256 x 256, one core", ("ours, 64 lattices in a word", ours),
+             (package, float(rate.stdout)), "spins/ns")  # fmt: skip
+
+
+def wolff() -> None:
+    """What the Wolff updates of the paper's thermalisation cost beside the sweeps they accompany, over the range of T.
+
+    From a hot start through 150 sweeps and 60 updates in 3D, 2000 and 500 in 2D: large clusters are there by then.
+    """
+    for dimension, side, span, warm, n in (
+        (3, 100, (4.45, 4.65), (150, 60), 6),
+        (2, 100, (2.25, 2.64), (2000, 500), 100),
+    ):
+        batch = IsingBatch(Slab(Lattice.of_dimension(dimension, side)), np.linspace(*span, 64), KEY, 0)
+        batch.run(*warm)
+        batch.seconds = dict.fromkeys(batch.seconds, 0.0)
+        batch.run(10 * n, n)
+        show(f"Wolff, 64 lattices of {side}^{dimension}", ("ten sweeps", 1e3 * batch.seconds["metropolis"] / n),
+             ("one update", 1e3 * batch.seconds["wolff"] / n), "ms")  # fmt: skip
+        print(f"    share of the updates {100 * batch.seconds['wolff'] / sum(batch.seconds.values()):.0f} %")
 
 
 def field_sweep() -> None:
     """The flip fields of a whole sweep against raising H to the least stable site and relaxing, again and again."""
-    from hamscope.sim import rng
-    from hamscope.sim.exact_rfim import brute_force_sweep
-    from hamscope.sim.lattice import Lattice, Slab
-    from hamscope.sim.rfim import flip_fields, random_fields
+    small = Slab(Lattice.of_dimension(3, 24))
+    fields = rfim.random_fields(small, 2.27, KEY, 0)
+    ours = small.lattice.n_sites / seconds(rfim.flip_fields, small, fields) * 1e-6
+    other = small.lattice.n_sites / seconds(brute_force_sweep, fields, small.lattice.periodic, repeat=1) * 1e-6
+    show("RFIM field sweep, 24^3", ("by windows", ours), ("naive sweep in numpy", other), "sites/us")
+    large, targets = Slab(Lattice.of_dimension(3, 100)), np.linspace(-0.6, 0.6, 8)
 
-    small = Slab(Lattice.of_dimension(3, 16))
-    fields = random_fields(small, 2.27, rng.stream_key(1, "bench"), 0)
-    ours = small.lattice.n_sites / seconds(flip_fields, small, fields) * 1e-6
-    other = small.lattice.n_sites / seconds(brute_force_sweep, small.lattice, fields, repeat=1) * 1e-6
-    show("RFIM field sweep, 16^3", ("flip fields", ours), ("naive sweep in numpy", other), "sites/us")
-    large = Slab(Lattice.of_dimension(3, 100))
-    fields = random_fields(large, 2.27, rng.stream_key(1, "bench"), 0)
-    print(f"    100^3, snapshots not included: {seconds(flip_fields, large, fields):.2f} s", flush=True)
+    def whole():
+        flips = rfim.flip_fields(large, rfim.Gaussian(2.27, KEY, 0))
+        rfim.stable_states(large, flips, targets)
+        rfim.avalanche_counts(large, flips)
+
+    print(f"    100^3 with fields, 8 states and avalanches: {seconds(whole):.3f} s", flush=True)
 
 
 def ranks() -> None:
-    """The same simulation on one rank and on two: many lattices, and every lattice cut in two."""
-    from engines import mpiexec
-
-    rates = {}
+    """Two ranks against one: many lattices (replicas go to ranks), and one large one (cut into slabs)."""
+    rates, large = {}, {}
+    os.environ["OMP_NUM_THREADS"] = "1"
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "bench.toml"
         config.write_text(SCALING)
-        for name, count, options in (("one rank", 1, []), ("two ranks", 2, []),
-                                     ("two ranks a lattice", 2, ["--ranks-per-lattice", "2"])):  # fmt: skip
-            out = Path(folder) / f"{name.replace(' ', '')}.h5"
-            command = ["-m", "hamscope_hpc.cli", "simulate", str(config), "--out", str(out), *options]
-            os.environ["OMP_NUM_THREADS"] = "1"
-            mpiexec(count, *command)
-            import json
-
-            rates[name] = 64 / json.loads(out.with_suffix(".run.json").read_text())["seconds_computing"]
-    for name in ("two ranks", "two ranks a lattice"):
-        show("simulate, 64 lattices of 64^3", (name, rates[name]), ("one rank", rates["one rank"]), "lattices/s")
+        for count in (1, 2):
+            out = Path(folder) / f"{count}.h5"
+            mpiexec(count, "-m", "hamscope_hpc.cli", "simulate", str(config), "--out", str(out), timeout=300)
+            spent = json.loads(out.with_suffix(".run.json").read_text())["rank_seconds"]
+            rates[count] = count * 64 / sum(v for k, v in spent.items() if k not in ("writing", "metropolis", "wolff"))
+            done = mpiexec(count, str(Path(__file__).with_name("slab_times.py")), timeout=300)
+            large[count] = json.loads(done.stdout.splitlines()[-1])
+    show("many: 64 field sweeps of 100^3", ("two ranks", rates[2]), ("one rank", rates[1]), "lattices/s")
+    for what, size in (
+        ("metropolis", "64 lattices of 200^3"),
+        ("wolff", "64 lattices of 200^3"),
+        ("field sweep", "256^3"),
+    ):
+        show(f"one large: {what}, {size}", ("two ranks", 1 / large[2][what]), ("one rank", 1 / large[1][what]), "1/s")
+    print(f"    exchange of both halo planes of 200 x 200 words: {1e6 * large[2]['exchange']:.0f} us on two ranks")
 
 
 def training() -> None:
@@ -168,6 +240,9 @@ def writing() -> None:
 
 
 if __name__ == "__main__":
+    begin = time.monotonic()
     subprocess.run(["uname", "-srm"], check=True)
-    for benchmark in (metropolis, field_sweep, ranks, training, writing):
+    packages(metropolis())
+    for benchmark in (wolff, field_sweep, ranks, training, writing):
         benchmark()
+    print(f"bench: {time.monotonic() - begin:.0f} s")

@@ -82,6 +82,9 @@ class CleanTask(Task):
         self.measured = numbers["measured"]
         self._count()
 
+    def seconds(self) -> dict[str, float]:
+        return self.batch.seconds
+
     def _count(self) -> None:
         self.share = self.batch.sweeps / self.total
         self.done = self.measured == self.section.measurements

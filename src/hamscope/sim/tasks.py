@@ -84,6 +84,10 @@ class Task:
         """Go back to a state, the arrays cut as this slab is."""
         raise NotImplementedError
 
+    def seconds(self) -> dict[str, float]:
+        """What each kind of update took so far, where there are several."""
+        return {}
+
 
 class LatticeTask(Task):
     """Lattices one after another, each of them a bite; `draw` makes the samples of one."""
