@@ -386,7 +386,8 @@ def _write_sidecar(
         "rank_seconds": {what: round(value, 3) for what, value in sorted(seconds.items())},
         "MB_per_s": {"collective": round(written.bandwidth, 1), "plain": round(written.plain_bandwidth, 1)},
         "software": provenance.software_versions("numpy", "numba", "mpi4py", "h5py"),
-        "mpi": MPI.Get_library_version().split(",")[0].strip(), "parallel_hdf5": bool(h5py.get_config().mpi), "kernels": kernel_form(),
+        "mpi": MPI.Get_library_version().split(",")[0].strip(), "parallel_hdf5": bool(h5py.get_config().mpi),
+        "kernels": kernel_form(),
     }  # fmt: skip
     with provenance.whole_file(out.with_suffix(".run.json")) as temporary:
         temporary.write_text(json.dumps(record, indent=2) + "\n")
