@@ -86,7 +86,7 @@ def test_faults_in_the_field_are_seen(monkeypatch):
         if fault == "table":
             batch.tables = np.ascontiguousarray(np.roll(batch.tables, 8, axis=1))
         else:
-            monkeypatch.setattr(batch, "_accepted", lambda records, step: np.uint64(0xFFFFFFFFFFFFFFFF))
+            monkeypatch.setattr(batch, "_accepted", lambda clusters, step: np.uint64(0xFFFFFFFFFFFFFFFF))
         assert p_values_in_field(sampled_states(batch, updates, 1_000), *SQUARE, 0.15)[0] < 1e-6
 
 
@@ -302,20 +302,23 @@ def test_bernoulli_has_the_probability_of_its_digits():
     # Every site of a lattice of spins up offers its bonds to all lattices.
     n = 200
     words = np.full((3, n, n), 0xFFFFFFFFFFFFFFFF, np.uint64)
-    records = np.zeros((*words.shape, 4), np.uint64)
-    clusters.active_bonds(
-        records, words, 0, 1, (False, True, True), digits[None], np.uint64(0xFFFFFFFFFFFFFFFF), KEY, np.uint64(0),
-        np.uint64(0),
-    )  # fmt: skip
-    bonds = records[1, ..., 1:3]
+    bonds = np.zeros((2, *words.shape), np.uint64)
+    for axis in (1, 2):
+        clusters.active_bonds(
+            bonds[axis - 1], words, axis, 0, 1, (False, True, True), digits[None], np.uint64(0xFFFFFFFFFFFFFFFF), KEY,
+            np.uint64(0), np.uint64(0),
+        )  # fmt: skip
+    bonds = bonds[:, 1]
     successes = np.array([np.sum((bonds >> np.uint64(bit)) & np.uint64(1)) for bit in range(64)])
     assert np.all(np.abs(successes - p * bonds.size) < 4.5 * np.sqrt(p * (1 - p) * bonds.size))
 
 
 @pytest.mark.parametrize(
     "shape, periodic",
-    [((8, 1, 8), (True, False, True)), ((6, 4, 6), (False, True, True)), ((2, 2, 4), (True, True, True))],
-)
+    [((8, 1, 8), (True, False, True)), ((6, 4, 6), (False, True, True)), ((2, 2, 4), (True, True, True)),
+     ((4, 1, 64), (True, False, True)), ((6, 2, 130), (True, True, True)), ((3, 5, 67), (False, False, False)),
+     ((128, 1, 1), (True, False, False)), ((3, 3, 2), (False, False, True))],
+)  # fmt: skip
 def test_a_wolff_cluster_is_a_connected_component(shape, periodic):
     """What flips is one whole component of the graph of active bonds, of equal spins; found by scipy from the bonds.
 
@@ -329,12 +332,12 @@ def test_a_wolff_cluster_is_a_connected_component(shape, periodic):
     for _ in range(10):
         before, step = batch.words.copy(), np.uint64(batch.updates * bernoulli.STEPS)
         batch.slab.exchange(before)
-        records = np.zeros((*before.shape, 4), np.uint64)
-        clusters.active_bonds(
-            records, before, 0, shape[0], periodic, batch.bond_table, batch.active, batch._keys["bonds"], batch.item,
-            step,
-        )  # fmt: skip
-        bonds = np.moveaxis(records, -1, 0)
+        bonds = np.zeros((3, *before.shape), np.uint64)
+        for axis in range(3):
+            clusters.active_bonds(
+                bonds[axis], before, axis, 0, shape[0], periodic, batch.bond_table, batch.active, batch._keys["bonds"],
+                batch.item, step,
+            )  # fmt: skip
         batch.wolff()
         for bit in range(64):
             flipped = ((batch.words ^ before)[1:-1] >> np.uint64(bit)).ravel() & np.uint64(1) == 1

@@ -1,14 +1,16 @@
-"""The clusters of the Wolff algorithm, for 64 lattices at once and over slabs.
+"""The clusters of the Wolff algorithm, for 64 lattices and over slabs.
 
-A bond is named by its lower site and its axis; across a periodic boundary the lower site is the last one.  Bit b of
-the word of a bond says whether it is active in lattice b.  A word of the cluster says which lattices have the site in
-their cluster, a word of `fresh` which of them have not yet told its neighbours.
+A bond is named by its lower site and its axis; across a periodic boundary the lower site is the last one.  The bonds
+of all lattices are drawn at once, bit b of a word for lattice b.  Then they become bitmaps of one lattice each
+(`sim.bitmaps`), and the clusters grow lattice by lattice: one operation carries a cluster over up to 64 bonds, and
+what one lattice needs stays in the cache.
 
-The three bonds of a site and its word of the cluster lie side by side in a *record*, so that one look at the memory
-serves them all.  Planes are worked off one after the other, upwards and downwards until nothing waits: what is used
-stays in the cache, and lattices that reach a site on different ways often wait for each other and go on together.
+A word of a row is filled along its bonds, and what is new in it goes on to the words beside, before, behind, below
+and above it.  A word of `fresh` has the sites of the cluster that have not yet told their neighbours.  Planes are
+worked off one after the other, upwards and downwards until nothing waits.
 
-Shape letters: p = planes of the slab with its halo; n1, n2 = sites along axes 1 and 2.
+Shape letters: p = planes of the slab with its halo; n1, n2 = sites along axes 1 and 2; N = lattices; W = words of a
+row; R = n1 W, words of a plane of a bitmap; S = words of a bitmap, p R and a few more.
 """
 
 import numpy as np
@@ -16,24 +18,25 @@ from numba import njit
 
 from hamscope.sim import rng
 from hamscope.sim.bernoulli import BLOCK, OUTCOME, ROWS, SITE, UNDECIDED, decide
+from hamscope.sim.bitmaps import BITS, row_words
 from hamscope.sim.vectors import wide_vectors
 
+# The bitmaps of a lattice: bonds along the three axes, and the cluster.
 CLUSTER = 3
-_0, _1, _2, _3, _4 = (np.uint64(k) for k in range(5))
+_0, _1, _2, _3, _64 = (np.uint64(k) for k in (0, 1, 2, 3, BITS))
 _BLOCK = np.uint64(BLOCK)
 
 
 @njit(nogil=True, cache=True)
-def active_bonds(records, words, start, n0, periodic, table, active, key, item, step):
-    """Write into records[..., 0:3] which bonds join equal spins and are active; bonds that leave an open end never are.
+def active_bonds(bonds, words, axis, start, n0, periodic, table, active, key, item, step):
+    """Write into `bonds` which bonds along an axis join equal spins and are active; none leaves an open end.
 
     Axis 0 has the bonds of planes 0 to p - 2, the lower halo among them, and axes 1 and 2 those of the planes of the
-    slab.
+    slab; the rest is 0.
 
     Parameters
     ----------
-    records : ndarray, shape (p, n1, n2, 4), uint64
-        Zeros before the first call.
+    bonds : ndarray, shape (p, n1, n2), uint64
     words : ndarray, shape (p, n1, n2), uint64
         The spins, with the halo exchanged.
     start, n0 : int
@@ -44,45 +47,44 @@ def active_bonds(records, words, start, n0, periodic, table, active, key, item, 
         The bits that have a lattice.
     """
     p, n1, n2 = words.shape
-    flat, out, block = words.reshape(-1), records.reshape(-1), np.zeros(ROWS * BLOCK, np.uint64)
+    flat, out, block = words.reshape(-1), bonds.reshape(-1), np.zeros(ROWS * BLOCK, np.uint64)
     line = np.empty(n2, np.uint64)
     plane, planes = n1 * n2, max(2**32 // (n1 * n2), 1)
     sites, high, shift = _0, _0, _0
-    for axis in range(3):
-        for i in range(0 if axis == 0 else 1, p - 1):
-            z = start + i - 1
-            if axis == 0 and not periodic[0] and (z < 0 or z == n0 - 1):
+    bonds[:] = _0
+    for i in range(0 if axis == 0 else 1, p - 1):
+        z = start + i - 1
+        if axis == 0 and not periodic[0] and (z < 0 or z == n0 - 1):
+            continue
+        # The halo below plane 0 of a periodic lattice is its last plane.
+        z %= n0
+        for j in range(n1):
+            if axis == 1 and ((j == n1 - 1 and not periodic[1]) or n1 == 1):
                 continue
-            # The halo below plane 0 of a periodic lattice is its last plane.
-            z %= n0
-            for j in range(n1):
-                if axis == 1 and ((j == n1 - 1 and not periodic[1]) or n1 == 1):
-                    continue
-                row = (i * n1 + j) * n2
-                length = n2 - 1 if axis == 2 and not periodic[2] else n2
-                if axis == 2:
-                    for x in range(n2 - 1):
-                        line[x] = flat[row + x + 1]
-                    line[n2 - 1] = flat[row]
-                else:
-                    above = row + plane if axis == 0 else row + n2 if j < n1 - 1 else row + n2 - plane
-                    for x in range(n2):
-                        line[x] = flat[above + x]
-                x = 0
-                while x < length:
-                    upper = np.uint64(3 * (z // planes) + axis)
-                    first = np.uint64(z % planes * plane + j * n2)
-                    if sites > _0 and (sites == _BLOCK or upper != high or np.uint64(row) - first != shift):
-                        _keep(out, block, sites, shift, table, key, item, step, high)
-                        sites = _0
-                    high, shift = upper, np.uint64(row) - first
-                    count = min(np.uint64(length - x), _BLOCK - sites)
-                    _offer(block, sites, flat, line, np.uint64(row), np.uint64(x), count, first, table, active)
-                    sites += count
-                    x += np.int64(count)
-        if sites > _0:
-            _keep(out, block, sites, shift, table, key, item, step, high)
-            sites = _0
+            row = (i * n1 + j) * n2
+            length = n2 - 1 if axis == 2 and not periodic[2] else n2
+            if axis == 2:
+                for x in range(n2 - 1):
+                    line[x] = flat[row + x + 1]
+                line[n2 - 1] = flat[row]
+            else:
+                above = row + plane if axis == 0 else row + n2 if j < n1 - 1 else row + n2 - plane
+                for x in range(n2):
+                    line[x] = flat[above + x]
+            x = 0
+            while x < length:
+                upper = np.uint64(3 * (z // planes) + axis)
+                first = np.uint64(z % planes * plane + j * n2)
+                if sites > _0 and (sites == _BLOCK or upper != high or np.uint64(row) - first != shift):
+                    _keep(out, block, sites, shift, table, key, item, step, high)
+                    sites = _0
+                high, shift = upper, np.uint64(row) - first
+                count = min(np.uint64(length - x), _BLOCK - sites)
+                _offer(block, sites, flat, line, np.uint64(row), np.uint64(x), count, first, table, active)
+                sites += count
+                x += np.int64(count)
+    if sites > _0:
+        _keep(out, block, sites, shift, table, key, item, step, high)
 
 
 @njit(nogil=True, cache=True)
@@ -99,66 +101,118 @@ def _offer(block, sites, flat, line, row, x, count, first, table, active):
 
 @njit(nogil=True, cache=True)
 def _keep(out, block, sites, shift, table, key, item, step, high):
-    """Decide the bonds of the block, and write them into the records."""
+    """Decide the bonds of the block, and write them where they belong."""
     decide(block, sites, table, key, item, step, high)
-    axis = high % np.uint64(3)
     for k in range(sites):
-        out[np.uint64(4) * (block[SITE + k] + shift) + axis] = block[OUTCOME + k]
+        out[block[SITE + k] + shift] = block[OUTCOME + k]
 
 
 @njit(nogil=True, cache=True)
-def plant_seeds(records, fresh, queue, waiting, start, n_sites, n_lattices, key, item, step):
-    """Empty the clusters, and put one random site of every lattice into its cluster, where it lies on the slab."""
-    p, n1, n2 = fresh.shape
-    plane = np.uint64(n1 * n2)
-    records[..., CLUSTER] = 0
-    for bit in range(n_lattices):
-        site = np.int64(rng.uniform(key, item, step, bit) * n_sites)
-        i = site // (n1 * n2) - start + 1
-        if 1 <= i <= p - 2:
-            _join(
-                records.reshape(-1), fresh.reshape(-1), queue.reshape(-1), waiting, np.uint64(i), plane,
-                np.uint64(site % (n1 * n2)), np.uint64(1) << np.uint64(bit),
-            )  # fmt: skip
-
-
-@njit(forceinline=True)
-def _join(records, fresh, queue, waiting, i, plane, site, lattices):
-    """Put a site of plane i into the cluster of `lattices`, and into the queue of its plane unless it is there.
-
-    The arrays are flat and the indices unsigned: so a step costs a fifth of what four-dimensional indices cost.
-    """
-    at = i * plane + site
-    new = lattices & ~records[_4 * at + _3]
-    if new != _0:
-        records[_4 * at + _3] |= new
-        old = fresh[at]
-        fresh[at] = old | new
-        if old == _0:
-            queue[i * plane + waiting[i]] = np.uint32(site)
-            waiting[i] += _1
-
-
-@njit(nogil=True, cache=True)
-def grow(records, fresh, queue, waiting):
-    """Follow the active bonds from the sites that wait to everything they reach on the slab; return the sites seen.
+def grow_from_seeds(maps, fresh, queue, waiting, shape, start, n_sites, key, item, step):
+    """Empty the clusters, and grow that of one random site in every lattice, as far as it lies on the slab.
 
     Parameters
     ----------
-    fresh : ndarray, shape (p, n1, n2), uint64
-    queue : ndarray, shape (p, n1 n2), uint32, with `waiting`, shape (p,), uint64
-        The sites of every plane that wait.  No site waits twice, so the queue never overflows.
+    maps : ndarray, shape (4, N, S), uint64
+        Bonds along the three axes, and the clusters.
+    fresh : ndarray, shape (p R,), uint64
+        Zeros before and after.
+    queue : ndarray, shape (p R,), uint32, with `waiting`, shape (p,), uint64
+        The words of every plane that wait.  No word waits twice, so the queue never overflows.
+    shape : tuple of int
+        (p, n1, n2)
+    start, n_sites : int
+        Global number of the first plane of the slab, and sites of the whole lattice.
     """
-    # Arrays that come as arguments are not counted as references at every step.
-    return _grow(
-        records.reshape(-1), fresh.reshape(-1), queue.reshape(-1), waiting, np.uint64(fresh.shape[0]),
-        np.uint64(fresh.shape[1]), np.uint64(fresh.shape[2]),
+    p, n1, n2 = shape
+    row = row_words(n2)
+    plane = np.uint64(n1 * row)
+    for b in range(maps.shape[1]):
+        cluster = maps[CLUSTER, b]
+        cluster[:] = _0
+        site = np.int64(rng.uniform(key, item, step, b) * n_sites)
+        i, at = site // (n1 * n2) - start + 1, site % (n1 * n2)
+        if 1 <= i <= p - 2:
+            word, bit = np.uint64(at // n2 * row + at % n2 // BITS), np.uint64(at % n2 % BITS)
+            _join(cluster, fresh, queue, waiting, np.uint64(i), plane, word, _1 << bit)
+            _grow(maps, b, fresh, queue, waiting, p, n1, n2)
+
+
+@njit(nogil=True, cache=True)
+def grow_from_halo(edges, maps, fresh, queue, waiting, shape):
+    """Carry the clusters of the neighbouring slabs over the bonds to this one, and grow them; return whether any did.
+
+    edges : ndarray, shape (4, N, R), uint64: the clusters in the halo below, the outer planes of the slab, that above.
+    """
+    p, n1, n2 = shape
+    plane, top = np.uint64(n1 * row_words(n2)), np.uint64(p - 2)
+    entered = False
+    for b in range(maps.shape[1]):
+        cluster, bonds, below, above = maps[CLUSTER, b], maps[0, b], edges[0, b], edges[3, b]
+        for at in range(plane):
+            _join(cluster, fresh, queue, waiting, _1, plane, at, below[at] & bonds[at])
+            _join(cluster, fresh, queue, waiting, top, plane, at, above[at] & bonds[top * plane + at])
+        if waiting[1] + waiting[top] > _0:
+            entered = True
+            _grow(maps, b, fresh, queue, waiting, p, n1, n2)
+    return entered
+
+
+@njit(forceinline=True)
+def _join(cluster, fresh, queue, waiting, i, plane, word, sites):
+    """Put `sites` of a word of plane i into the cluster, and the word into the queue of its plane unless it is there.
+
+    The arrays are flat and the indices unsigned: so a step costs a fifth of what more dimensions cost.
+    """
+    at = i * plane + word
+    new = sites & ~cluster[at]
+    if new != _0:
+        cluster[at] |= new
+        old = fresh[at]
+        fresh[at] = old | new
+        if old == _0:
+            queue[i * plane + waiting[i]] = np.uint32(word)
+            waiting[i] += _1
+
+
+@njit(forceinline=True)
+def _fill(seeds, bonds):
+    """All sites of a word that the bonds connect to `seeds`; bit x of `bonds` joins sites x and x + 1.
+
+    Upwards, added seeds are carried along the runs of bonds, as through a string of ones.  Downwards, a site asks for
+    the sites 1, 2, 4 .. bonds above it; long runs are rare.
+    """
+    filled = ((seeds & bonds) + bonds) ^ bonds | seeds
+    filled |= bonds & filled >> _1
+    bonds &= bonds >> _1
+    filled |= bonds & filled >> _2
+    bonds &= bonds >> _2
+    filled |= bonds & filled >> np.uint64(4)
+    bonds &= bonds >> np.uint64(4)
+    if bonds != _0:
+        filled |= bonds & filled >> np.uint64(8)
+        bonds &= bonds >> np.uint64(8)
+        filled |= bonds & filled >> np.uint64(16)
+        bonds &= bonds >> np.uint64(16)
+        filled |= bonds & filled >> np.uint64(32)
+    return filled
+
+
+@njit(nogil=True, cache=True)
+def _grow(maps, b, fresh, queue, waiting, p, n1, n2):
+    """Follow the active bonds of lattice b from the words that wait to everything they reach on the slab."""
+    _follow(
+        maps[0, b], maps[1, b], maps[2, b], maps[CLUSTER, b], fresh, queue, waiting, np.uint64(p), np.uint64(n1),
+        np.uint64(n2),
     )  # fmt: skip
 
 
 @njit(nogil=True, cache=True)
-def _grow(rec, new_of, line, waiting, p, n1, n2):
-    plane, upwards, seen, busy = n1 * n2, True, 0, True
+def _follow(bonds_0, bonds_1, bonds_2, cluster, fresh, queue, waiting, p, n1, n2):
+    row = (n2 + _64 - _1) // _64
+    # Numbers of the last bit of a word, and of the last word of a row.
+    full, end = _64 - _1, (n2 - _1) % _64
+    plane, upwards, busy = n1 * row, True, True
     while busy:
         busy = False
         for q in range(p - _2):
@@ -166,78 +220,60 @@ def _grow(rec, new_of, line, waiting, p, n1, n2):
             base = i * plane
             while waiting[i] > _0:
                 busy = True
-                seen += 1
                 waiting[i] -= _1
-                site = np.uint64(line[base + waiting[i]])
-                x = np.uint64(np.uint32(site) % np.uint32(n2))
-                at = base + site
-                new = new_of[at]
-                new_of[at] = _0
+                word = np.uint64(queue[base + waiting[i]])
+                x = np.uint64(np.uint32(word) % np.uint32(row))
+                at = base + word
                 up, down = at + plane, at - plane
-                back = base + (site - n2 if site >= n2 else site + plane - n2)
-                front = base + (site + n2 if site < plane - n2 else x)
-                left = at - _1 if x > _0 else at + n2 - _1
-                right = at + _1 if x < n2 - _1 else at - x
-                # All six looks at the memory before the first decision: they wait for it together.  The bond of an
-                # open end to the other end is never active, nor are those along an axis of one site.
-                to_down = new & rec[_4 * down] & ~rec[_4 * down + _3]
-                to_up = new & rec[_4 * at] & ~rec[_4 * up + _3]
-                to_back = new & rec[_4 * back + _1] & ~rec[_4 * back + _3]
-                to_front = new & rec[_4 * at + _1] & ~rec[_4 * front + _3]
-                to_left = new & rec[_4 * left + _2] & ~rec[_4 * left + _3]
-                to_right = new & rec[_4 * at + _2] & ~rec[_4 * right + _3]
+                back = base + (word - row if word >= row else word + plane - row)
+                front = base + (word + row if word < plane - row else x)
+                left = at - _1 if x > _0 else at + row - _1
+                right = at + _1 if x < row - _1 else at - x
+                last, last_left = full if x < row - _1 else end, full if x > _0 else end
+                bonds = bonds_2[at]
+                # The bond of the last site leads out of the word.
+                new = _fill(fresh[at], bonds & ~(_1 << last))
+                fresh[at] = _0
+                cluster[at] |= new
+                # The bond of an open end to the other end is never active, nor are those along an axis of one site.
+                to_down = new & bonds_0[down] & ~cluster[down]
+                to_up = new & bonds_0[at] & ~cluster[up]
+                to_back = new & bonds_1[back] & ~cluster[back]
+                to_front = new & bonds_1[at] & ~cluster[front]
+                to_left = (new & _1) << last_left & bonds_2[left] & ~cluster[left]
+                to_right = (new & bonds) >> last & ~cluster[right]
                 if to_down != _0 and i > _1:
-                    _join(rec, new_of, line, waiting, i - _1, plane, site, to_down)
+                    _join(cluster, fresh, queue, waiting, i - _1, plane, word, to_down)
                 if to_up != _0 and i < p - _2:
-                    _join(rec, new_of, line, waiting, i + _1, plane, site, to_up)
+                    _join(cluster, fresh, queue, waiting, i + _1, plane, word, to_up)
                 if to_back != _0:
-                    _join(rec, new_of, line, waiting, i, plane, back - base, to_back)
+                    _join(cluster, fresh, queue, waiting, i, plane, back - base, to_back)
                 if to_front != _0:
-                    _join(rec, new_of, line, waiting, i, plane, front - base, to_front)
+                    _join(cluster, fresh, queue, waiting, i, plane, front - base, to_front)
                 if to_left != _0:
-                    _join(rec, new_of, line, waiting, i, plane, left - base, to_left)
+                    _join(cluster, fresh, queue, waiting, i, plane, left - base, to_left)
                 if to_right != _0:
-                    _join(rec, new_of, line, waiting, i, plane, right - base, to_right)
+                    _join(cluster, fresh, queue, waiting, i, plane, right - base, to_right)
         upwards = not upwards
-    return seen
 
 
 @njit(nogil=True, cache=True)
-def enter_from_halo(edges, records, fresh, queue, waiting):
-    """Carry the clusters of the neighbouring slabs over the bonds to this one; return whether a site waits.
-
-    edges : ndarray, shape (4, n1, n2): the cluster in the halo below, in the outer planes of the slab, in that above.
-    """
-    plane, top = np.uint64(fresh.shape[1] * fresh.shape[2]), np.uint64(fresh.shape[0] - 2)
-    _enter(edges.reshape(-1), records.reshape(-1), fresh.reshape(-1), queue.reshape(-1), waiting, plane, top)
-    return waiting[1] + waiting[top] > _0
-
-
-@njit(nogil=True, cache=True)
-def _enter(edge, rec, new_of, line, waiting, plane, top):
-    for site in range(plane):
-        _join(rec, new_of, line, waiting, _1, plane, site, edge[site] & rec[_4 * site])
-        above = edge[_3 * plane + site] & rec[_4 * (top * plane + site)]
-        _join(rec, new_of, line, waiting, top, plane, site, above)
-
-
-@njit(nogil=True, cache=True)
-def flip(words, records, accepted):
-    """Flip the clusters of the `accepted` lattices on the planes of the slab."""
+def flip(words, clusters, accepted):
+    """Flip the clusters of the `accepted` lattices on the planes of the slab; both arrays of shape (p, n1, n2)."""
     for i in range(1, words.shape[0] - 1):
         for j in range(words.shape[1]):
             for x in range(words.shape[2]):
-                words[i, j, x] ^= records[i, j, x, CLUSTER] & accepted
+                words[i, j, x] ^= clusters[i, j, x] & accepted
 
 
 @njit(nogil=True, cache=True)
-def cluster_magnetizations(words, records):
+def cluster_magnetizations(words, clusters):
     """Sum of the spins of the cluster of every lattice on this slab, shape (64,), int64."""
     totals = np.zeros(64, np.int64)
     for i in range(1, words.shape[0] - 1):
         for j in range(words.shape[1]):
             for x in range(words.shape[2]):
-                cluster = records[i, j, x, CLUSTER]
+                cluster = clusters[i, j, x]
                 if cluster != 0:
                     for bit in range(64):
                         member = np.int64(cluster >> np.uint64(bit) & np.uint64(1))

@@ -19,14 +19,14 @@ from numba import njit
 from hamscope.errors import ConfigError
 from hamscope.sim import rng
 from hamscope.sim.bernoulli import STEPS, binary_digits
+from hamscope.sim.bitmaps import empty_bitmaps, row_words, to_bitmaps, to_words
 from hamscope.sim.clusters import (
     CLUSTER,
     active_bonds,
     cluster_magnetizations,
-    enter_from_halo,
     flip,
-    grow,
-    plant_seeds,
+    grow_from_halo,
+    grow_from_seeds,
 )  # fmt: skip
 from hamscope.sim.lattice import Slab
 from hamscope.sim.metropolis import acceptance_tables, half_sweep
@@ -131,42 +131,50 @@ class IsingBatch:
         lattice = slab.lattice
         if self._wolff_space is None:
             self._wolff_space = self._make_wolff_space()
-        records, fresh, queue, waiting, edges = self._wolff_space
+        maps, field, fresh, queue, waiting, edges = self._wolff_space
         slab.exchange(self.words)
-        active_bonds(
-            records, self.words, slab.start, lattice.shape[0], lattice.periodic, self.bond_table, self.active,
-            self._keys["bonds"], self.item, step,
-        )  # fmt: skip
-        plant_seeds(
-            records, fresh, queue, waiting, slab.start, lattice.n_sites, self.temperatures.size, self._keys["seeds"],
-            self.item, step,
-        )  # fmt: skip
-        self.rounds = 0
-        while True:
-            grow(records, fresh, queue, waiting)
-            self.rounds += 1
-            if slab.n_planes == lattice.shape[0] and not lattice.periodic[0]:
-                break
-            edges[1], edges[2] = records[1, ..., CLUSTER], records[-2, ..., CLUSTER]
+        for axis in range(3):
+            # An axis of one site has no bonds, but to the site itself.
+            if lattice.shape[axis] > 1:
+                active_bonds(
+                    field, self.words, axis, slab.start, lattice.shape[0], lattice.periodic, self.bond_table,
+                    self.active, self._keys["bonds"], self.item, step,
+                )  # fmt: skip
+                to_bitmaps(maps[axis], field)
+        shape, plane = field.shape, edges.shape[2]
+        grow_from_seeds(
+            maps, fresh, queue, waiting, shape, slab.start, lattice.n_sites, self._keys["seeds"], self.item, step
+        )
+        self.rounds = 1
+        # A whole lattice with open ends has no cut to cross.
+        while slab.n_planes < lattice.shape[0] or lattice.periodic[0]:
+            edges[1], edges[2] = (
+                maps[CLUSTER, :, plane : 2 * plane],
+                maps[CLUSTER, :, slab.n_planes * plane : (slab.n_planes + 1) * plane],
+            )
             slab.exchange(edges)
-            if not slab.any(enter_from_halo(edges, records, fresh, queue, waiting)):
+            if not slab.any(grow_from_halo(edges, maps, fresh, queue, waiting, shape)):
                 break
-        flip(self.words, records, self._accepted(records, step))
+            self.rounds += 1
+        to_words(field, maps[CLUSTER])
+        flip(self.words, field, self._accepted(field, step))
         self.updates += 1
         self.seconds["wolff"] += perf_counter() - begin
 
     def _make_wolff_space(self) -> tuple[np.ndarray, ...]:
-        """Records, fresh, queue, waiting, edges, as `sim.clusters` describes them; 52 bytes a site."""
-        fresh = self.slab.zeros(np.uint64)
-        p, n1, n2 = fresh.shape
-        queue, waiting = np.empty((p, n1 * n2), np.uint32), np.zeros(p, np.uint64)
-        return np.zeros((p, n1, n2, 4), np.uint64), fresh, queue, waiting, np.zeros((4, n1, n2), np.uint64)
+        """Bitmaps, a field of words, fresh, queue, waiting, edges, as `sim.clusters` describes them."""
+        field = self.slab.zeros(np.uint64)
+        p, n1, n2 = field.shape
+        n_lattices, plane = self.temperatures.size, n1 * row_words(n2)
+        maps = empty_bitmaps(4, n_lattices, field.shape)
+        fresh, queue, waiting = np.zeros(p * plane, np.uint64), np.empty(p * plane, np.uint32), np.zeros(p, np.uint64)
+        return maps, field, fresh, queue, waiting, np.zeros((4, n_lattices, plane), np.uint64)
 
-    def _accepted(self, records, step) -> np.uint64:
+    def _accepted(self, clusters, step) -> np.uint64:
         """The lattices whose cluster is flipped: all of them without a field."""
         if self.fields is None:
             return _ALL
-        moment = self.slab.sum(cluster_magnetizations(self.words, records))[: self.temperatures.size]
+        moment = self.slab.sum(cluster_magnetizations(self.words, clusters))[: self.temperatures.size]
         shares = uniforms(self._keys["accept"], self.temperatures.size, self.item, step)
         flips = shares < np.exp(np.minimum(-2 * self.fields * moment / self.temperatures, 0))
         return (flips.astype(np.uint64) << np.arange(flips.size, dtype=np.uint64)).sum(dtype=np.uint64)
