@@ -1,6 +1,7 @@
 """Nothing is lost: jobs killed, signalled and starved of disk at any moment go on to the bytes of an undisturbed one.
 
-HAMSCOPE_KILLS sets how many kills each test makes; without it few, for a quick suite.  `make kill-test` runs them all.
+HAMSCOPE_KILLS and HAMSCOPE_WRITING_KILLS set how many kills the tests make; without them few, for a quick suite.
+`make kill-test` makes many.
 """
 
 import hashlib
@@ -25,7 +26,7 @@ from hamscope_hpc.simulate import all_items, plan
 from hamscope_hpc.work import stem
 
 KILLS = int(os.environ.get("HAMSCOPE_KILLS", 3))
-WRITING_KILLS = int(os.environ.get("HAMSCOPE_KILLS", 4))
+WRITING_KILLS = int(os.environ.get("HAMSCOPE_WRITING_KILLS", 4))
 
 # Some seconds of work in every kind of item: two batches of Ising lattices, field sweeps, percolation.
 CONFIG = """
