@@ -116,7 +116,7 @@ def test_a_stage_depends_on_its_own_section_only(tiny):
 
 
 def test_a_sweep_rate_needs_a_temperature(tiny):
-    """field_step, sweeps_per_step and max_field are refused at T = 0, one line each; above it defaults are filled in."""
+    """What only a sweep at T > 0 has is refused at T = 0, one line a key; above, the defaults are filled in."""
     table = tiny["simulate"]["RF-2D"]
     table |= {"field_step": 0.02, "sweeps_per_step": 5, "max_field": 3.0}
     with pytest.raises(ConfigError) as caught:
