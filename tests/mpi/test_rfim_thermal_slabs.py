@@ -41,8 +41,8 @@ def test_same_spins_on_any_number_of_ranks(shape, periodic, uneven):
     """50 sweeps in a rising field on all ranks equal those on MPI.COMM_SELF, spin for spin; so does the number up.
 
     Started on 2, 3 and 4 ranks.  Seen to fail on 3 with colours from local coordinates, with random numbers keyed by
-    local sites, without the halo exchange (and with it before the first half sweep alone), and with the number up of
-    one slab.
+    local sites, without the halo exchange (and with it before the first half sweep alone), and, as a
+    hang until the timeout, with the number up of one slab.
     """
     lattice, comm = Lattice(shape, periodic), MPI.COMM_WORLD
     alone, shared = MpiSlab(MPI.COMM_SELF, lattice), MpiSlab(comm, lattice, cuts(shape[0], uneven))
@@ -82,23 +82,23 @@ def test_stationary_distribution_on_slabs(kind):
         assert found["p_states"] < 1e-6
 
 
-def advanced(task, bites):
-    """The samples of so many bites of 29 sweeps, or of all that are left."""
-    found, task.bite = [], 29
-    while bites != 0 and not task.done:
+def advanced(task, least=1000):
+    """The samples of bites of 4 sweeps until there are `least`, or all that are left."""
+    found, task.bite = [], 4
+    while len(found) < least and not task.done:
         found += task.advance()
-        bites -= 1
     return found
 
 
 @pytest.mark.mpi(min_size=2)
-@pytest.mark.parametrize("bites", [1, 7, 16])
+@pytest.mark.parametrize("least", [1, 2, 5])
 @pytest.mark.parametrize("name", ["RF-2D", "RF-3D"])
-def test_a_task_goes_on_on_another_cut(name, bites):
+def test_a_task_goes_on_on_another_cut(name, least):
     """Begun on uneven slabs, gone on with in one process and on even slabs: the samples of a task that never stopped.
 
-    Numbers of its state are the same on all ranks, arrays those of the own planes.  Seen to fail on 3 with random
-    numbers keyed by local sites, and with the sweeps, the targets passed or the spins not restored.
+    It stops among the targets of the first lattice or of the second, where it matters what is restored.  (Only the
+    numbers show a lost count of sweeps: the same random numbers in the same field lead two chains together.)  Seen to
+    fail on 3 with random numbers keyed by local sites, and with sweeps, targets passed or spins not restored.
     """
     comm, lattice = MPI.COMM_WORLD, Lattice.of_dimension(2 if name == "RF-2D" else 3, 8)
     section = RandomField(lattices=2, disorder=(1.5, 2.6), snapshots=5, temperature=0.6, field_step=0.1,
@@ -109,17 +109,18 @@ def test_a_task_goes_on_on_another_cut(name, bites):
         slab = MpiSlab(communicator, lattice, cuts(8, True) if uneven else None)
         return samples.make_task(item, section, 3, slab)
 
-    reference = advanced(begin(MPI.COMM_SELF, False), -1)
+    reference = advanced(begin(MPI.COMM_SELF, False))
     task = begin(comm, uneven=True)
-    first = advanced(task, bites)
+    first = advanced(task, least)
     arrays, numbers = task.state()
     assert comm.allgather(numbers) == [numbers] * comm.size
     whole = {key: np.concatenate(comm.allgather(array)) for key, array in arrays.items()}
     for communicator in (MPI.COMM_SELF, comm):
         other = begin(communicator, uneven=False)
         other.restore({key: array[other.slab.start : other.slab.stop] for key, array in whole.items()}, numbers)
-        rest = advanced(other, -1)
-        assert len(first) + len(rest) == len(reference) > 4
+        assert (other.share, other.state()[1]) == (task.share, numbers)
+        rest = advanced(other)
+        assert len(first) + len(rest) == len(reference) > len(first)
         for mine, expected in zip(rest, reference[len(first) :]):
             assert mine[:-1] == expected[:-1]
             planes = expected.spins[other.slab.start : other.slab.stop]
