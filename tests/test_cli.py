@@ -18,7 +18,7 @@ def test_help_needs_no_engine():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.rstrip().endswith("[]"), done.stdout + done.stderr
-    for command in ("simulate", "train", "classify", "report", "film", "run"):
+    for command in ("simulate", "train", "classify", "report", "check", "film", "run"):
         assert command in done.stdout
 
 
