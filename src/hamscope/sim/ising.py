@@ -167,8 +167,8 @@ class IsingBatch:
         p, n1, n2 = field.shape
         n_lattices, plane = self.temperatures.size, n1 * row_words(n2)
         maps = empty_bitmaps(4, n_lattices, field.shape)
-        fresh, queue, waiting = np.zeros(p * plane, np.uint64), np.empty(p * plane, np.uint32), np.zeros(p, np.uint64)
-        return maps, field, fresh, queue, waiting, np.zeros((4, n_lattices, plane), np.uint64)
+        fresh, queue = np.zeros(p * plane, np.uint64), np.empty(p * (plane + 1), np.uint32)
+        return maps, field, fresh, queue, np.zeros(p, np.uint64), np.zeros((4, n_lattices, plane), np.uint64)
 
     def _accepted(self, clusters, step) -> np.uint64:
         """The lattices whose cluster is flipped: all of them without a field."""
