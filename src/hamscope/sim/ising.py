@@ -162,7 +162,11 @@ class IsingBatch:
         self.seconds["wolff"] += perf_counter() - begin
 
     def _make_wolff_space(self) -> tuple[np.ndarray, ...]:
-        """Bitmaps, a field of words, fresh, queue, waiting, edges, as `sim.clusters` describes them."""
+        """Bitmaps, a field of words, fresh, queue, waiting, edges, as `sim.clusters` describes them.
+
+        64 lattices take 8 bytes a site and 2048 for every word of a row: 49 bytes a site in rows of 100, 40 in rows
+        of 64.  The rest is what one lattice or the outer planes need.
+        """
         field = self.slab.zeros(np.uint64)
         p, n1, n2 = field.shape
         n_lattices, plane = self.temperatures.size, n1 * row_words(n2)
