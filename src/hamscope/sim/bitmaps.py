@@ -19,6 +19,8 @@ from hamscope.sim.vectors import wide_vectors
 BITS = 64
 _SIDE = np.uint64(8)
 _LINE = 8
+# Blocks that are transposed before their bitmaps are written.
+_GROUP = 32
 
 
 @njit(nogil=True, cache=True)
@@ -52,56 +54,60 @@ def _swap_quarters(block, at, mask, width, distance):
 
 
 @njit(nogil=True, cache=True)
-def _transpose(block):
-    """Transpose the 64 words block[0:64]; word k of the result is block[64 + 8 (k % 8) + k // 8]."""
+def _transpose(block, at):
+    """Transpose the 64 words block[0:64]; word k of the result is block[at + 8 (k % 8) + k // 8]."""
     wide_vectors()
-    _0, _64 = np.uint64(0), np.uint64(64)
+    _0 = np.uint64(0)
     _swap_quarters(block, _0, np.uint64(0x00000000FFFFFFFF), np.uint64(32), np.uint64(32))
     _swap_quarters(block, _0, np.uint64(0x0000FFFF0000FFFF), np.uint64(16), np.uint64(16))
     _swap_quarters(block, _0, np.uint64(0x00FF00FF00FF00FF), np.uint64(8), np.uint64(8))
     # Words 4, 2 and 1 apart lie in one vector.  In this order they are 32, 16 and 8 apart.
     for k in range(_SIDE):
         for m in range(_SIDE):
-            block[_64 + _SIDE * m + k] = block[_SIDE * k + m]
-    _swap_quarters(block, _64, np.uint64(0x0F0F0F0F0F0F0F0F), np.uint64(4), np.uint64(32))
-    _swap_quarters(block, _64, np.uint64(0x3333333333333333), np.uint64(2), np.uint64(16))
-    _swap_quarters(block, _64, np.uint64(0x5555555555555555), np.uint64(1), np.uint64(8))
+            block[at + _SIDE * m + k] = block[_SIDE * k + m]
+    _swap_quarters(block, at, np.uint64(0x0F0F0F0F0F0F0F0F), np.uint64(4), np.uint64(32))
+    _swap_quarters(block, at, np.uint64(0x3333333333333333), np.uint64(2), np.uint64(16))
+    _swap_quarters(block, at, np.uint64(0x5555555555555555), np.uint64(1), np.uint64(8))
 
 
 @njit(nogil=True, cache=True)
 def to_bitmaps(maps, words):
     """Write the words of a field, shape (p, n1, n2), into bitmaps, shape (N, S); all uint64."""
-    n2 = np.uint64(words.shape[2])
-    n_rows, row = np.uint64(words.shape[0] * words.shape[1]), np.uint64(row_words(words.shape[2]))
-    flat, out, block = words.reshape(-1), maps.reshape(-1), np.zeros(2 * BITS, np.uint64)
-    lattices, size, side = np.uint64(maps.shape[0]), np.uint64(maps.shape[1]), np.uint64(BITS)
-    for r in range(n_rows):
-        for w in range(row):
-            first, count = r * n2 + side * w, min(n2 - side * w, side)
+    n2, row, side = np.uint64(words.shape[2]), np.uint64(row_words(words.shape[2])), np.uint64(BITS)
+    total = np.uint64(words.shape[0] * words.shape[1]) * row
+    flat, out, block = words.reshape(-1), maps.reshape(-1), np.zeros((1 + _GROUP) * BITS, np.uint64)
+    lattices, size, first = np.uint64(maps.shape[0]), np.uint64(maps.shape[1]), np.uint64(0)
+    # Bitmaps are written some cache lines at a time: 64 places at once are too many for the memory to foresee.
+    while first < total:
+        group = min(np.uint64(_GROUP), total - first)
+        for g in range(group):
+            r, w = (first + g) // row, (first + g) % row
+            site, count = r * n2 + side * w, min(n2 - side * w, side)
             for k in range(count):
-                block[k] = flat[first + k]
+                block[k] = flat[site + k]
             for k in range(count, side):
                 block[k] = np.uint64(0)
-            _transpose(block)
-            at = r * row + w
-            for b in range(lattices):
-                out[at + b * size] = block[side + _SIDE * (b % _SIDE) + b // _SIDE]
+            _transpose(block, side + side * g)
+        for b in range(lattices):
+            at, of = b * size + first, side + _SIDE * (b % _SIDE) + b // _SIDE
+            for g in range(group):
+                out[at + g] = block[of + side * g]
+        first += group
 
 
 @njit(nogil=True, cache=True)
 def to_words(words, maps):
     """Write bitmaps, shape (N, S), into the words of the field, shape (p, n1, n2); bits without a lattice are 0."""
-    n2 = np.uint64(words.shape[2])
-    n_rows, row = np.uint64(words.shape[0] * words.shape[1]), np.uint64(row_words(words.shape[2]))
+    n2, row, side = np.uint64(words.shape[2]), np.uint64(row_words(words.shape[2])), np.uint64(BITS)
     flat, of, block = words.reshape(-1), maps.reshape(-1), np.zeros(2 * BITS, np.uint64)
-    lattices, size, side = np.uint64(maps.shape[0]), np.uint64(maps.shape[1]), np.uint64(BITS)
-    for r in range(n_rows):
+    lattices, size = np.uint64(maps.shape[0]), np.uint64(maps.shape[1])
+    for r in range(np.uint64(words.shape[0] * words.shape[1])):
         for w in range(row):
-            first, count, at = r * n2 + side * w, min(n2 - side * w, side), r * row + w
+            site, count, at = r * n2 + side * w, min(n2 - side * w, side), r * row + w
             for b in range(lattices):
                 block[b] = of[at + b * size]
             for b in range(lattices, side):
                 block[b] = np.uint64(0)
-            _transpose(block)
+            _transpose(block, side)
             for k in range(count):
-                flat[first + k] = block[side + _SIDE * (k % _SIDE) + k // _SIDE]
+                flat[site + k] = block[side + _SIDE * (k % _SIDE) + k // _SIDE]

@@ -117,7 +117,7 @@ def grow_from_seeds(maps, fresh, queue, waiting, shape, start, n_sites, key, ite
         Bonds along the three axes, and the clusters.
     fresh : ndarray, shape (p R,), uint64
         Zeros before and after.
-    queue : ndarray, shape (p R,), uint32, with `waiting`, shape (p,), uint64
+    queue : ndarray, shape (p (R + 1),), uint32, with `waiting`, shape (p,), uint64
         The words of every plane that wait.  No word waits twice, so the queue never overflows.
     shape : tuple of int
         (p, n1, n2)
@@ -162,17 +162,16 @@ def grow_from_halo(edges, maps, fresh, queue, waiting, shape):
 def _join(cluster, fresh, queue, waiting, i, plane, word, sites):
     """Put `sites` of a word of plane i into the cluster, and the word into the queue of its plane unless it is there.
 
-    The arrays are flat and the indices unsigned: so a step costs a fifth of what more dimensions cost.
+    Nobody can foresee whether anything is new, and a wrong guess of the processor costs more than this step: so it is
+    always made, and a word that must not wait is written where the next one will be.  The arrays are flat and the
+    indices unsigned: so a step costs a fifth of what more dimensions cost.
     """
     at = i * plane + word
-    new = sites & ~cluster[at]
-    if new != _0:
-        cluster[at] |= new
-        old = fresh[at]
-        fresh[at] = old | new
-        if old == _0:
-            queue[i * plane + waiting[i]] = np.uint32(word)
-            waiting[i] += _1
+    old, new = fresh[at], sites & ~cluster[at]
+    cluster[at] |= new
+    fresh[at] = old | new
+    queue[i * (plane + _1) + waiting[i]] = np.uint32(word)
+    waiting[i] += np.uint64((new != _0) & (old == _0))
 
 
 @njit(forceinline=True)
@@ -221,39 +220,29 @@ def _follow(bonds_0, bonds_1, bonds_2, cluster, fresh, queue, waiting, p, n1, n2
             while waiting[i] > _0:
                 busy = True
                 waiting[i] -= _1
-                word = np.uint64(queue[base + waiting[i]])
+                word = np.uint64(queue[base + i + waiting[i]])
                 x = np.uint64(np.uint32(word) % np.uint32(row))
                 at = base + word
-                up, down = at + plane, at - plane
-                back = base + (word - row if word >= row else word + plane - row)
-                front = base + (word + row if word < plane - row else x)
-                left = at - _1 if x > _0 else at + row - _1
-                right = at + _1 if x < row - _1 else at - x
+                back = word - row if word >= row else word + plane - row
+                front = word + row if word < plane - row else x
+                left = word - _1 if x > _0 else word + row - _1
+                right = word + _1 if x < row - _1 else word - x
                 last, last_left = full if x < row - _1 else end, full if x > _0 else end
                 bonds = bonds_2[at]
                 # The bond of the last site leads out of the word.
                 new = _fill(fresh[at], bonds & ~(_1 << last))
                 fresh[at] = _0
                 cluster[at] |= new
-                # The bond of an open end to the other end is never active, nor are those along an axis of one site.
-                to_down = new & bonds_0[down] & ~cluster[down]
-                to_up = new & bonds_0[at] & ~cluster[up]
-                to_back = new & bonds_1[back] & ~cluster[back]
-                to_front = new & bonds_1[at] & ~cluster[front]
-                to_left = (new & _1) << last_left & bonds_2[left] & ~cluster[left]
-                to_right = (new & bonds) >> last & ~cluster[right]
-                if to_down != _0 and i > _1:
-                    _join(cluster, fresh, queue, waiting, i - _1, plane, word, to_down)
-                if to_up != _0 and i < p - _2:
-                    _join(cluster, fresh, queue, waiting, i + _1, plane, word, to_up)
-                if to_back != _0:
-                    _join(cluster, fresh, queue, waiting, i, plane, back - base, to_back)
-                if to_front != _0:
-                    _join(cluster, fresh, queue, waiting, i, plane, front - base, to_front)
-                if to_left != _0:
-                    _join(cluster, fresh, queue, waiting, i, plane, left - base, to_left)
-                if to_right != _0:
-                    _join(cluster, fresh, queue, waiting, i, plane, right - base, to_right)
+                # The halo joins nothing.  The bond of an open end to the other end is never active, nor are those
+                # along an axis of one site.
+                down = bonds_0[at - plane] if i > _1 else _0
+                up = bonds_0[at] if i < p - _2 else _0
+                _join(cluster, fresh, queue, waiting, i - _1, plane, word, new & down)
+                _join(cluster, fresh, queue, waiting, i + _1, plane, word, new & up)
+                _join(cluster, fresh, queue, waiting, i, plane, back, new & bonds_1[base + back])
+                _join(cluster, fresh, queue, waiting, i, plane, front, new & bonds_1[at])
+                _join(cluster, fresh, queue, waiting, i, plane, left, (new & _1) << last_left & bonds_2[base + left])
+                _join(cluster, fresh, queue, waiting, i, plane, right, (new & bonds) >> last)
         upwards = not upwards
 
 

@@ -162,13 +162,17 @@ class IsingBatch:
         self.seconds["wolff"] += perf_counter() - begin
 
     def _make_wolff_space(self) -> tuple[np.ndarray, ...]:
-        """Bitmaps, a field of words, fresh, queue, waiting, edges, as `sim.clusters` describes them."""
+        """Bitmaps, a field of words, fresh, queue, waiting, edges, as `sim.clusters` describes them.
+
+        64 lattices take 8 bytes a site and 2048 for every word of a row: 49 bytes a site in rows of 100, 40 in rows
+        of 64.  The rest is what one lattice or the outer planes need.
+        """
         field = self.slab.zeros(np.uint64)
         p, n1, n2 = field.shape
         n_lattices, plane = self.temperatures.size, n1 * row_words(n2)
         maps = empty_bitmaps(4, n_lattices, field.shape)
-        fresh, queue, waiting = np.zeros(p * plane, np.uint64), np.empty(p * plane, np.uint32), np.zeros(p, np.uint64)
-        return maps, field, fresh, queue, waiting, np.zeros((4, n_lattices, plane), np.uint64)
+        fresh, queue = np.zeros(p * plane, np.uint64), np.empty(p * (plane + 1), np.uint32)
+        return maps, field, fresh, queue, np.zeros(p, np.uint64), np.zeros((4, n_lattices, plane), np.uint64)
 
     def _accepted(self, clusters, step) -> np.uint64:
         """The lattices whose cluster is flipped: all of them without a field."""
