@@ -7,10 +7,12 @@ import time
 import h5py
 import numpy as np
 import pytest
-from engines import hamscope, mpiexec
+from engines import ROOT, hamscope, mpiexec
 
+from hamscope.config import load_config
 from hamscope.data.slices import read_slices
 from hamscope.models import CLASS_NAMES
+from hamscope_hpc.simulate import all_items, plan
 
 CONFIG = """
 name = "small"
@@ -120,6 +122,23 @@ def test_slices_of_one_lattice_agree_where_they_cross(serial):
                                                   lattices[:, 9:].swapaxes(0, 1)):  # fmt: skip
                 np.testing.assert_array_equal(image_z[:, position, :], image_y[:, z, :])
                 np.testing.assert_array_equal(image_z[:, :, position], image_x[:, z, :])
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 7, 64, 300])
+def test_every_item_is_planned_once(ranks):
+    """paper.toml on up to 300 ranks: no item twice or left out, no group larger than the planes of a lattice.
+
+    Seen to fail with the items of the last group left out.
+    """
+    items = all_items(load_config(ROOT / "configs" / "paper.toml"))
+    phases = plan(items, ranks, 100)
+    planned = sorted(item for phase in phases for share in phase.shares for item in share)
+    assert planned == sorted(items)
+    for phase in phases:
+        assert len(phase.shares) == phase.groups and ranks / 100 <= phase.groups <= ranks
+    assert phases[0].shares[0][0].name == "C-3D"
+    # The dearest item is one batch of C-3D: it is shared by as many ranks as help.
+    assert phases[0].groups == max(1, -(-ranks // 100))
 
 
 def test_a_finished_file_is_left_and_one_of_another_config_is_refused(config, serial, tmp_path):

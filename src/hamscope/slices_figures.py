@@ -94,7 +94,7 @@ def _draw_panel(axis, panel: Panel) -> None:
         # A bar that reaches below zero has no end on this scale, and would stretch it without end.
         axis.set_ylim(positive.min() / 3, positive.max() * 3)
     if any(series.label for series in panel.series):
-        axis.legend(fontsize=8, handlelength=1.6)
+        axis.legend(fontsize=8, handlelength=1.6, framealpha=0.85, frameon=True, edgecolor="none")
 
 
 def samples(rows: list[list[np.ndarray]], labels: list[str], names: list[str], path: str | Path) -> None:

@@ -16,7 +16,7 @@ _ITEM = 0.5
 # Nanoseconds per site: one sweep of a batch, one coin.  Like those of the Wolff updates below and of the field sweeps
 # they weigh work items against each other and feed the time left; no result depends on them.
 _COST_SWEEP, _COST_COIN = 8.5, 5.0
-_COST_WOLFF = {2: 130.0, 3: 200.0}
+_COST_WOLFF = {2: 39.0, 3: 47.0}
 
 
 def work_items(name: str, section, length: int) -> list[Item]:
