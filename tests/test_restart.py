@@ -337,33 +337,58 @@ def test_a_full_disk(undisturbed, small_disk, ranks):
     assert sha256(out) == sha256(reference)
 
 
-def test_one_rank_that_cannot_write(undisturbed, tmp_path):
-    """The third checkpoint fails on rank 1 of 3 that share a lattice: one line, status 1, and it goes on afterwards.
-
-    Seen to fail (a hang) with the error raised on the rank alone that met it.
-    """
-    config, reference = undisturbed
-    script, out = tmp_path / "full.py", tmp_path / "slices.h5"
+def failing_disk(folder, ranks: str, calls: str) -> str:
+    """A program like `hamscope` whose disk is full on some ranks from some call of the writer of arrays on."""
+    script = folder / "full.py"
     script.write_text(
         "import errno, os\n"
         "from mpi4py import MPI\n"
         "from hamscope_hpc import cli, work\n"
-        "save, calls = work._save_array, []\n"
+        "save, calls, rank = work._save_array, [], MPI.COMM_WORLD.rank\n"
         "def full(path, array):\n"
         "    calls.append(path)\n"
-        "    if MPI.COMM_WORLD.rank == 1 and len(calls) == 3:\n"
+        f"    if rank in {ranks} and {calls}:\n"
         "        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))\n"
         "    save(path, array)\n"
         "work._save_array = full\n"
         "cli.main()\n"
     )
+    return str(script)
+
+
+def test_one_rank_that_cannot_write(undisturbed, tmp_path):
+    """The third checkpoint fails on rank 1 of 3 that share a lattice: one line, status 1, and it goes on afterwards.
+
+    Seen to fail with the error raised on the rank alone that met it.
+    """
+    config, reference = undisturbed
+    out = tmp_path / "slices.h5"
     arguments = ["simulate", config, "--out", str(out), "--checkpoint-every", "0", "--ranks-per-lattice", "3"]
-    status, err = Job(3, *arguments, script=str(script)).wait(60)
+    status, err = Job(3, *arguments, script=failing_disk(tmp_path, "(1,)", "len(calls) == 3")).wait(60)
     assert status == 1 and "the disk is full" in one_line(err)
     assert items_stored(out)
     status, err = Job(1, "simulate", config, "--out", str(out)).wait()
     assert status == 0, err
     assert sha256(out) == sha256(reference)
+
+
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_a_stop_that_cannot_be_stored_is_no_stop(undisturbed, tmp_path, ranks):
+    """A signal comes and the disk is full: status 1 and the reason, not 75 and "all is kept".
+
+    A scheduler would start a job that ends with 75 again and again.  Seen to fail with the failure not told where the
+    ranks were stopping already.
+    """
+    config, _ = undisturbed
+    out, full = tmp_path / "slices.h5", tmp_path / "full"
+    script = failing_disk(tmp_path, "range(9)", f"os.path.exists({str(full)!r})")
+    job = Job(ranks, "simulate", config, "--out", str(out), "--ranks-per-lattice", str(ranks), script=script)
+    assert until((work_of(out) / "lock").exists, job)
+    time.sleep(1.0)
+    full.touch()
+    os.kill(job.rank_pids()[0], signal.SIGTERM)
+    status, err = job.wait(60)
+    assert status == 1 and "the disk is full" in one_line(err), err
 
 
 def test_no_room_for_the_file_itself(tmp_path, small_disk):

@@ -82,19 +82,20 @@ def simulate_in_ranks(config_path: str, config: Config, slices: Path, ranks: int
         # Open MPI refuses to run as root, which is what one is in a container, unless told twice.
         environment |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
     process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL)
-    stopped = False
-    while True:
+    status, stopped = None, False
+    while status is None:
         try:
             status = process.wait()
-            break
         except KeyboardInterrupt:
             # mpiexec passes this signal on and waits for the ranks; at SIGTERM it would kill them after a second.
             process.send_signal(signal.SIGUSR1)
             stopped = True
-    if stopped or status == Stopped.exit_status:
+    if status == Stopped.exit_status:
         raise Stopped(f"run: stopped while simulating; all is kept in {slices}.work, the same command goes on")
     if status:
         raise Failed(f"run: the simulation ended with status {status}; its last lines say why")
+    if stopped:
+        raise Stopped(f"run: stopped after simulating; {slices} is complete, the same command goes on")
 
 
 def make_films(config: Config, folder: str | Path) -> list[Path]:

@@ -1,5 +1,6 @@
 """A signal to one rank, or a failure on one, becomes a stop of all of them, between two bites of work."""
 
+import functools
 import signal
 from typing import NamedTuple
 
@@ -45,16 +46,15 @@ class Stop:
         if self.heard is not None and self.reason is None:
             self.announce(Reason(signal.Signals(self.heard).name))
         while self.comm.iprobe():
-            reason = self.comm.recv()
-            self.reason = self.reason or reason
+            self.reason = worst(self.reason, self.comm.recv())
         return self.reason
 
     def announce(self, reason: Reason) -> None:
-        """Stop here, and tell the other ranks."""
-        if self.reason is not None:
+        """Stop here, and tell the other ranks; a failure counts also where a stop that can be gone on from is known."""
+        if worst(self.reason, reason) is self.reason:
             return
         self.reason = reason
-        self.requests = [self.comm.isend(reason, rank) for rank in range(self.comm.size) if rank != self.comm.rank]
+        self.requests += [self.comm.isend(reason, rank) for rank in range(self.comm.size) if rank != self.comm.rank]
 
     def agree(self) -> Reason | None:
         """One reason for all ranks, or None on all of them; collective, at the end of the work."""
@@ -62,5 +62,9 @@ class Stop:
         self.poll()
         for request in self.requests:
             request.wait()
-        reasons = [reason for reason in self.comm.allgather(self.reason) if reason]
-        return min(reasons, key=lambda reason: not reason.failed) if reasons else None
+        return functools.reduce(worst, self.comm.allgather(self.reason), None)
+
+
+def worst(known: Reason | None, other: Reason | None) -> Reason | None:
+    """The reason that counts of two: a failure before a signal, else the one that was known first."""
+    return other if known is None or (other is not None and other.failed and not known.failed) else known
