@@ -6,6 +6,7 @@ import h5py
 import numpy as np
 from engines import hamscope
 
+from hamscope import child
 from hamscope.data import slices
 
 CONFIG = """
@@ -109,3 +110,26 @@ def _mutant(data: bytes, places: dict[str, np.ndarray], kind: int, random: np.ra
         mutant[first : first + length] = mutant[second : second + length]
         mutant[second : second + length] = piece
     return bytes(mutant)
+
+
+def refused(path, reason: str, memory: int = child.MEMORY, check_one=None) -> child.Outcome:
+    """The child refuses the file in one clear line that names it and the reason; it ends by itself.
+
+    The child is forked from the test, as the worker of the command forks it.
+    """
+    outcome = (check_one or child._outcome)(str(path), 20, memory)
+    assert (outcome.verdict, outcome.end) == ("bad", "done"), outcome
+    assert reason in outcome.lines[0] and str(path) in outcome.lines[0] and len(outcome.lines) == 1, outcome
+    return outcome
+
+
+def fletcher32(data: bytes) -> int:
+    """The checksum of HDF5: two sums of 16-bit big-endian words modulo 65535."""
+    words = np.frombuffer(data + bytes(len(data) % 2), ">u2").astype(object)
+    return int(words.sum() % 65535) | int((words * np.arange(len(words), 0, -1)).sum() % 65535) << 16
+
+
+def deep(file, name, old):
+    group = file.create_group(name)
+    for _ in range(10_000):
+        group = group.create_group("g")

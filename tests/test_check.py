@@ -7,14 +7,12 @@ import zlib
 import h5py
 import numpy as np
 import pytest
-from bundles import small_bundle
-from checked import rehash, simulate_small
+from checked import deep, fletcher32, refused, rehash, simulate_small
 from engines import hamscope
-from synthetic import film
 
 from hamscope import check, child
 from hamscope.config import Simulate
-from hamscope.data import results, slices
+from hamscope.data import slices
 from hamscope.errors import ContractError
 from hamscope.models import CLASS_NAMES
 from hamscope.provenance import section_json
@@ -32,17 +30,6 @@ def good(tmp_path_factory):
 def copy(good, tmp_path):
     """A copy of it to be spoilt."""
     return shutil.copy(good, tmp_path / "copy.h5")
-
-
-def refused(path, reason: str, memory: int = child.MEMORY, check_one=None) -> child.Outcome:
-    """The child refuses the file in one clear line that names it and the reason; it ends by itself.
-
-    The child is forked from the test, as the worker of the command forks it.
-    """
-    outcome = (check_one or child._outcome)(str(path), 20, memory)
-    assert (outcome.verdict, outcome.end) == ("bad", "done"), outcome
-    assert reason in outcome.lines[0] and str(path) in outcome.lines[0] and len(outcome.lines) == 1, outcome
-    return outcome
 
 
 def replace(path, name, make) -> None:
@@ -159,12 +146,6 @@ def chunk_bomb(file, name, old):
     images.id.write_direct_chunk((3, 0, 0), bomb + fletcher32(bomb).to_bytes(4, "little"))
 
 
-def fletcher32(data: bytes) -> int:
-    """The checksum of HDF5: two sums of 16-bit big-endian words modulo 65535."""
-    words = np.frombuffer(data + bytes(len(data) % 2), ">u2").astype(object)
-    return int(words.sum() % 65535) | int((words * np.arange(len(words), 0, -1)).sum() % 65535) << 16
-
-
 @pytest.mark.parametrize(
     "make, reason",
     [
@@ -202,12 +183,6 @@ def test_a_large_file_is_read_in_bounded_memory(tmp_path):
         slices.finish(file, section_json(config), 1, {"hamscope": "0"}, content)
     (outcome,) = child.check([tmp_path / "large.h5"], memory=48 * MEGABYTE)
     assert outcome.verdict == "good", outcome
-
-
-def deep(file, name, old):
-    group = file.create_group(name)
-    for _ in range(10_000):
-        group = group.create_group("g")
 
 
 def cycle(file, name, old):
@@ -463,95 +438,3 @@ def test_the_command_says_good_or_one_line(good, copy, tmp_path):
     done = hamscope("check", str(odd), str(good))
     assert done.returncode == 2 and "good: slices" in done.stdout
     assert done.stderr.count("\n") == 1 and "is not complete" in done.stderr and "\x1b" not in done.stderr
-
-
-def test_results_are_checked_too(tmp_path):
-    """Good as written; refused with a link in place of a map, a cycle, a value that is no class, another content."""
-
-    def spoilt(name, make):
-        path = tmp_path / f"{name}.h5"
-        results.write_results(path, film("a.tif", 3))
-        with h5py.File(path, "a") as file:
-            make(file)
-        return path
-
-    def link(file):
-        del file["maps/000001/class"]
-        file["maps/000001/class"] = h5py.ExternalLink("secret.h5", "class")
-
-    def cycle(file):
-        del file["maps/000002"]
-        file["maps/000002"] = file["maps"]
-
-    def bad_class(file):
-        file["maps/000001/class"][0, 0] = 9
-
-    def bad_share(file):
-        file["fractions"][1, 1] = 1.5
-
-    def bomb(file):
-        data = zlib.compress(bytes(2**28))
-        data += fletcher32(data).to_bytes(4, "little")
-        file["maps/000001/class"].id.write_direct_chunk((0, 0), data)
-
-    (outcome,) = child.check([spoilt("good", lambda file: None)])
-    assert outcome.verdict == "good" and "good: results, 3 frames" in outcome.lines[0]
-    for make, reason in (
-        (link, "maps/000001/class is an external link"), (cycle, "maps/000002 does not hold"),
-        (bomb, "does not inflate to exactly"), (deep_maps, "maps does not hold one group a row"),
-    ):  # fmt: skip
-        refused(spoilt(make.__name__, make), reason)
-    for make in (link, cycle, deep_maps):
-        with pytest.raises(ContractError):
-            results.read_results(tmp_path / f"{make.__name__}.h5")
-    for make, reason in ((bad_class, "is not one of"), (bad_share, "a share is not between")):
-        found, _ = check.check_file(spoilt(make.__name__, make))
-        assert any(reason in line for line in found) and any("content_sha256" in line for line in found)
-
-
-def deep_maps(file):
-    del file["maps/000002"]
-    deep(file["maps"], "x", None)
-
-
-def test_bundles_are_checked_too(tmp_path):
-    """Good as written; sizes, links and absurd cards are refused before anything is loaded."""
-    whole = small_bundle(tmp_path / "bundle")
-    (outcome,) = child.check([whole])
-    assert outcome.verdict == "good" and "good: bundle, windows of 16 x 16" in outcome.lines[0]
-
-    def spoilt(name, make):
-        folder = shutil.copytree(whole, tmp_path / name)
-        make(folder)
-        return folder
-
-    def outside(folder):
-        (folder / "weights.safetensors").unlink()
-        (folder / "weights.safetensors").symlink_to(whole / "weights.safetensors")
-
-    def sparse(folder):
-        os.truncate(folder / "clouds.safetensors", 2**40)
-
-    def header(folder):
-        (folder / "clouds.safetensors").write_bytes((2**40).to_bytes(8, "little") + b"{}")
-
-    def deep_card(folder):
-        (folder / "bundle.json").write_text("[" * 100_000)
-
-    def huge_card(folder):
-        os.truncate(folder / "bundle.json", 2**40)
-
-    def huge_network(folder):
-        text = (folder / "bundle.json").read_text()
-        (folder / "bundle.json").write_text(text.replace('"hidden": 16', f'"hidden": {10**30}'))
-
-    def fifo(folder):
-        (folder / "bundle.json").unlink()
-        os.mkfifo(folder / "bundle.json")
-
-    for make, reason in (
-        (outside, "is no regular file"), (sparse, "at most"), (header, "declares a header"),
-        (deep_card, "is not a bundle's card"), (huge_card, "at most"), (fifo, "is no regular file"),
-        (huge_network, "are not of one network"),
-    ):  # fmt: skip
-        refused(spoilt(make.__name__, make), reason)

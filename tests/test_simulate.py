@@ -197,6 +197,16 @@ def test_a_mistake_is_one_line_and_exit_2(config, tmp_path, arguments, reason):
     assert not (tmp_path / "out.h5").exists()
 
 
+def test_a_config_that_gives_no_image_is_said(tmp_path):
+    """A driven field that turns before any lattice reaches a target: one line and exit 2, no file."""
+    config = tmp_path / "none.toml"
+    table = "RF-2D = {disorder = [1.0, 1.1], lattices = 2, snapshots = 2, temperature = 0.1, max_field = 0.02}"
+    config.write_text(f'name = "none"\n[simulate]\nseed = 1\nimage_size = 16\n{table}\n')
+    done = hamscope("simulate", str(config), "--out", str(tmp_path / "out.h5"))
+    assert done.returncode == 2 and "no lattice reached" in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr and not (tmp_path / "out.h5").exists()
+
+
 def test_mistakes_of_the_user_are_said_once_under_mpiexec(tmp_path):
     bad = tmp_path / "bad.toml"
     bad.write_text(CONFIG.replace("image_size = 16", "image_size = 15"))

@@ -160,6 +160,7 @@ def _compute_all(
     """Finish every item; the seconds of all ranks by what they went to.  Raises Stopped or Failed on all ranks."""
     begin = time.monotonic()
     manifests = comm.bcast([work.manifest(item) for item in items] if comm.rank == 0 else None, 0)
+    stored = {(item.name, item.number): manifest for item, manifest in zip(items, manifests) if manifest}
     left = [
         item._replace(cost=item.cost * (1 - (manifest["share"] if manifest else 0)))
         for item, manifest in zip(items, manifests)
@@ -176,8 +177,9 @@ def _compute_all(
     if comm.rank == 0:
         goes_on = f", going on from {work.folder}" if resumed else ""
         most = max((phase.groups for phase in phases), default=0)
-        print(f"simulate: {n_lattices} lattices of {len(config.simulate.classes)} classes on {comm.size} ranks, up to "
-              f"{most} lattices or batches of {samples.BATCH} at a time{goes_on}", file=sys.stderr)  # fmt: skip
+        at_once = f", up to {most} lattices or batches of {samples.BATCH} at a time" if left else ", all computed"
+        print(f"simulate: {n_lattices} lattices of {len(config.simulate.classes)} classes on {comm.size} ranks{at_once}"
+              f"{goes_on}", file=sys.stderr)  # fmt: skip
     seconds = Counter()
     mine = [(item, group_of[phase.groups]) for phase in phases
             for item in phase.shares[comm.rank * phase.groups // comm.size]]  # fmt: skip
@@ -185,7 +187,7 @@ def _compute_all(
         # A rank that stopped still comes to all of its items: others may wait for it there, and learn it.
         if group.allreduce(stop.poll() is not None, MPI.LOR):
             continue
-        run = ItemRun(item, config, work, group, progress, stop, lock, checkpoint)
+        run = ItemRun(item, stored.get((item.name, item.number)), config, work, group, progress, stop, lock, checkpoint)
         run.finish()
         seconds.update(run.seconds)
     waiting = time.monotonic()
@@ -211,7 +213,16 @@ class ItemRun:
     """One work item on the ranks of a group, from its start or its last checkpoint to its end or a stop."""
 
     def __init__(
-        self, item, config: Config, work: Work, group: MPI.Comm, progress, stop: Stop, lock, checkpoint: float
+        self,
+        item,
+        manifest: dict | None,
+        config: Config,
+        work: Work,
+        group: MPI.Comm,
+        progress,
+        stop: Stop,
+        lock,
+        checkpoint: float,
     ):
         simulate = config.simulate
         lattice = Lattice.of_dimension(BY_NAME[item.name].dimension, simulate.image_size, simulate.boundary)
@@ -221,7 +232,6 @@ class ItemRun:
         self.task = samples.make_task(item, simulate.classes[item.name], simulate.seed, self.slab)
         self.checkpoint, self.saved = checkpoint, time.monotonic()
         self.seconds = Counter()
-        manifest = group.bcast(work.manifest(item) if group.rank == 0 else None, 0)
         if manifest:
             work.restore(item, self.task, self.slab, manifest)
         self.whole = item.cost / (1 - self.task.share) if not self.task.done else 0.0

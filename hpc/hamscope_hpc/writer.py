@@ -17,7 +17,7 @@ from mpi4py import MPI
 from hamscope import provenance
 from hamscope.config import Config
 from hamscope.data import slices
-from hamscope.errors import Failed
+from hamscope.errors import Failed, UserError
 from hamscope.sim.samples import Item
 from hamscope_hpc.work import Work, section
 
@@ -62,7 +62,7 @@ class Parts:
 
     def rows(self) -> np.ndarray:
         """The rows of all images."""
-        return np.concatenate([self.work.table(*part, "rows") for part in self.parts])
+        return np.concatenate([self.work.table(*part, "rows") for part in self.all])
 
     def avalanches(self) -> np.ndarray:
         """The field sweeps of all items, by class and lattice, of type AVALANCHES."""
@@ -81,7 +81,14 @@ def write(config: Config, out: Path, parts: Parts, comm: MPI.Comm, hints: dict[s
     ------
     Failed
         On all ranks, before anything is written: there is not room enough.
+    UserError
+        On all ranks: the config gave no image.
     """
+    if not len(parts):
+        raise UserError(
+            f"{out}: no lattice reached one of its target magnetizations, so there is no image; raise max_field or "
+            "max_magnetization"
+        )
     temporary = parts.work.folder / f"{out.name}.part"
     _check_room(temporary, parts, config, comm)
     # A file that a dead job left would be opened and cut by all ranks at once.

@@ -31,7 +31,7 @@ from hamscope.data.screen import (
     screen_chunk_data,
 )
 from hamscope.errors import ContractError
-from hamscope.models import BY_NAME, CLASS_NAMES
+from hamscope.models import AVALANCHE_BINS, BY_NAME, CLASS_NAMES
 from hamscope.provenance import section_json, sha256_text
 from hamscope.sim.lattice import Lattice, image_planes
 
@@ -141,7 +141,7 @@ def _check_avalanches(table: h5py.Dataset, config: Simulate, found: list[str]) -
     if [(int(row["model"]), int(row["lattice"])) for row in rows] != order:
         found.append("avalanches: expected a row for each swept lattice, by class and lattice")
         return
-    least = 2 ** np.arange(slices.AVALANCHE_BINS, dtype=np.int64)
+    least = 2 ** np.arange(AVALANCHE_BINS, dtype=np.int64)
     for row in rows:
         name, counts = CLASS_NAMES[row["model"]], row["counts"]
         sites = config.image_size ** BY_NAME[name].dimension

@@ -39,5 +39,7 @@ MODELS = (
         "P*", "percolation", 2, "p", "uncorrelated noise away from any threshold: no interactions, not critical"
     ),
 )
+# Avalanche sizes are counted in powers of two: bin b holds those of 2**b to 2**(b + 1) - 1 sites.
+AVALANCHE_BINS = 48
 CLASS_NAMES = tuple(model.name for model in MODELS)
 BY_NAME = {model.name: model for model in MODELS}

@@ -9,9 +9,9 @@ import numpy as np
 
 from hamscope import slices_reference as reference
 from hamscope.config import Simulate
-from hamscope.data.slices import AVALANCHE_BINS, Slices
+from hamscope.data.slices import Slices
 from hamscope.figures import FAINT, INK, evenly_spaced
-from hamscope.models import BY_NAME
+from hamscope.models import AVALANCHE_BINS, BY_NAME
 from hamscope.observables import (
     Group,
     binder_cumulant,

@@ -23,7 +23,7 @@ import numpy as np
 
 from hamscope.data.screen import Declared, blocks, damage, open_hdf5, root_attributes, screen
 from hamscope.errors import ContractError
-from hamscope.models import CLASS_NAMES
+from hamscope.models import AVALANCHE_BINS, CLASS_NAMES
 from hamscope.provenance import canonical_json, sha256_text
 
 SCHEMA = "hamscope-slices"
@@ -55,8 +55,6 @@ COLUMNS = {
 }
 
 
-# Bin b of `counts` is the number of avalanches of 2**b to 2**(b + 1) - 1 sites.
-AVALANCHE_BINS = 48
 AVALANCHES = np.dtype([("model", _MODEL), ("lattice", "<i8"), ("parameter", "<f8"), ("direction", "i1"),
                        ("counts", "<i8", (AVALANCHE_BINS,))])  # fmt: skip
 

@@ -7,14 +7,13 @@ exact, the same on any number of ranks, and without a sorted copy of the lattice
 import numpy as np
 from numba import njit
 
+from hamscope.models import AVALANCHE_BINS
 from hamscope.sim.lattice import Slab
 
 # Bits of F that are told apart in one pass, from the top: 6 passes for 64 bits.
 _DIGIT = 11
 # Share of the sites from which on it pays to go on with a copy of those alone that have one of the digits sought.
 _FEW = 1 / 8
-# Bin b holds the avalanches of 2**b to 2**(b + 1) - 1 sites.
-N_BINS = 48
 # Sites, of the whole lattice, whose F are sorted at a time.
 _CHUNK = 2**24
 
@@ -36,10 +35,14 @@ def stable_states(slab: Slab, flips: np.ndarray, targets: np.ndarray) -> tuple[n
         state behind it, which is returned once.
     """
     n_sites = slab.lattice.n_sites
-    # Half a spin of tolerance would be too much, none would let rounding ask for one spin more than the target.
-    wanted = np.maximum(np.ceil(n_sites * (np.asarray(targets) + 1) / 2 - 1e-6), 1).astype(np.int64)
-    fields, up = select(slab, flips, wanted)
+    fields, up = select(slab, flips, sites_up(n_sites, targets))
     return fields, 2 * up / n_sites - 1
+
+
+def sites_up(n_sites: int, targets: np.ndarray) -> np.ndarray:
+    """How many of `n_sites` sites are up, at least one, in a state at or past each magnetization; shape (n,), int64."""
+    # Half a spin of tolerance would be too much, none would let rounding ask for one spin more than the target.
+    return np.maximum(np.ceil(n_sites * (np.asarray(targets) + 1) / 2 - 1e-6), 1).astype(np.int64)
 
 
 def select(slab: Slab, flips: np.ndarray, ranks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -81,7 +84,7 @@ def avalanche_counts(slab: Slab, flips: np.ndarray) -> np.ndarray:
         # An avalanche larger than a chunk is an edge itself, and is never collected.
         inner, _ = select(slab, flips, np.arange(1, chunks) * n_sites // chunks)
         edges = np.concatenate([[-np.inf], inner[inner > -np.inf], [np.inf]])
-    counts = np.zeros(N_BINS, np.int64)
+    counts = np.zeros(AVALANCHE_BINS, np.int64)
     for low, high in zip(edges, edges[1:]):
         values = flat[(flat > low) & (flat < high)]
         values, sizes = slab.share_out(*np.unique(values, return_counts=True))
@@ -93,7 +96,7 @@ def avalanche_counts(slab: Slab, flips: np.ndarray) -> np.ndarray:
 
 def _by_size(sizes: np.ndarray) -> np.ndarray:
     """How many of the sizes fall into each bin, shape (48,), int64; a size of 0 in none."""
-    return np.bincount(np.frexp(sizes[sizes > 0])[1] - 1, minlength=N_BINS)
+    return np.bincount(np.frexp(sizes[sizes > 0])[1] - 1, minlength=AVALANCHE_BINS)
 
 
 def _add_equal(values: np.ndarray, sizes: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ import numpy as np
 from hamscope.config import RandomField
 from hamscope.models import BY_NAME
 from hamscope.sim import rfim, rng
+from hamscope.sim.branch import sites_up
 from hamscope.sim.lattice import Slab, exchange_energy
 from hamscope.sim.rfim_thermal import HeatBath
 from hamscope.sim.tasks import BITE, Avalanches, Item, LatticeTask, Sample, Task, spread, uniforms
@@ -34,7 +35,10 @@ class FieldSweepTask(LatticeTask):
         before = self.sweep.share
         while not self.sweep.done and self.sweep.share - before < self.bite:
             self.sweep.advance()
-        return super().advance() if self.sweep.done else self._count(self.next) or []
+        if self.sweep.done:
+            return super().advance()
+        self._count(self.next)
+        return []
 
     def draw(self, lattice: int) -> list[Sample]:
         section, slab, flips = self.section, self.slab, self.sweep.flips
@@ -127,8 +131,7 @@ class ThermalSweepTask(Task):
         fields = self.direction * rfim.random_fields(slab, self.disorder[lattice], keys[0], lattice)
         self.bath = HeatBath(slab, fields, section.temperature, keys[1], lattice)
         targets = magnetization_targets(section, seed, name, lattice)
-        # Sites that have to be up; counted as `rfim.stable_states` does.
-        self.wanted = np.maximum(np.ceil(slab.lattice.n_sites * (targets + 1) / 2 - 1e-6), 1)
+        self.wanted = sites_up(slab.lattice.n_sites, targets)
         self.passed = self.taken = 0
 
     def advance(self) -> list[Sample]:
