@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from hamscope.data.symmetry import reduce
 from hamscope.learn.bundle import read_bundle, write_bundle
-from hamscope.learn.network import DomainNet, predict
+from hamscope.learn.network import PaperNet, predict
 
 WINDOW = 16
 
@@ -27,7 +27,7 @@ def small_bundle(folder: Path, seed: int = 1) -> Path:
     to all.  The cloud of each class is the logits of the patterns that the network puts there.
     """
     torch.manual_seed(seed)
-    network = DomainNet(WINDOW, "valid", filters=(4, 8), hidden=16).eval()
+    network = PaperNet(WINDOW, "valid", filters=(4, 8), hidden=16).eval()
     images = reduce(
         np.concatenate([blobs((300, WINDOW, WINDOW), k, sigma) for k, sigma in enumerate((0.4, 0.8, 1.5, 3))])
     )
@@ -36,7 +36,7 @@ def small_bundle(folder: Path, seed: int = 1) -> Path:
         network.full2.bias -= torch.from_numpy(predict(network, images).mean(0))
     logits = predict(network, images)
     best = logits.argmax(1)
-    card = {"instrument": "none: sharp simulated images", "metrics": {"accuracy": 0.5}}
-    write_bundle(folder, network, [logits[best == k][:60] for k in range(7)], card)
+    card = {"instrument": {"summary": "none: sharp simulated images"}, "metrics": {"accuracy": 0.5}}
+    write_bundle(folder, network, [logits[best == k][:60] for k in range(7)], {}, card)
     assert min(map(len, read_bundle(folder).clouds.points)) > 2
     return folder

@@ -21,12 +21,11 @@ import ray.train
 from ray.train.torch import TorchTrainer
 
 from hamscope import figures
-from hamscope.config import Config, Train
+from hamscope.config import Config, Instrument, Train
 from hamscope.data.slices import Slices, read_slices
 from hamscope.errors import ContractError, Stopped, UserError
-from hamscope.learn import training
+from hamscope.learn import resolution, training, trust
 from hamscope.learn.bundle import read_card, write_bundle
-from hamscope.learn.confidence import NORMS, Clouds
 from hamscope.models import CLASS_NAMES
 from hamscope.provenance import check_writable, section_hash, software_versions, whole_file
 from hamscope_hpc.cluster import start_ray
@@ -35,9 +34,8 @@ from hamscope_hpc.train_worker import (
     LOG,
     PROGRESS,
     Job,
-    gather_logits,
+    gather_outputs,
     load_state,
-    make_network,
     read_log,
     train_worker,
 )
@@ -45,7 +43,7 @@ from hamscope_hpc.train_worker import (
 CLOUD_POINTS = 8000  # of each class: enough for the nearest-neighbour search, and 1.5 MB a bundle
 MAX_FAILURES = 2  # times that lost workers are replaced
 INPUTS = "inputs.json"
-PREPROCESSING = "two levels, 1 = up = metal; symmetry-reduced by hamscope.data.symmetry.reduce; spins +-1"
+PREPROCESSING = "two levels, 1 = up = metal; hamscope.data.symmetry.prepare(windows, network.symmetry); spins +-1"
 
 
 def train(
@@ -121,7 +119,7 @@ def _checked_split(section: Train, slices: Slices, path: str | Path) -> tuple[np
     present = np.unique(slices.columns["model"])
     if len(present) < 2:
         raise UserError(f"{path}: holds {CLASS_NAMES[present[0]]} only; simulate two classes or more to tell apart")
-    make_network(section, slices.images.shape[1])  # raises where the images are too small for it
+    training.make_network(section, slices.images.shape[1])  # raises where the images are too small for it
     return training.split(slices.columns, section.validation_fraction, section.seed)
 
 
@@ -277,18 +275,24 @@ def _publish(
     out: Path, storage: Path, section: Train, slices: Slices, wanted: list[np.ndarray], card: dict, workers: int
 ) -> dict:
     """Write the bundle from what the workers left; return its card."""
-    network = make_network(section, slices.images.shape[1])
+    network = training.make_network(section, slices.images.shape[1])
     network.load_state_dict(load_state(storage)["network"])
-    logits, *clouds = np.split(gather_logits(storage, workers), np.cumsum([len(part) for part in wanted])[:-1])
+    found = gather_outputs(storage, workers)
     log = read_log(storage / LOG)
-    metrics = measure(logits, slices.columns["model"][wanted[0]], Clouds(clouds))
-    metrics["loss"] = log[-1]["validation_loss"]
-    card |= {
-        "metrics": metrics, "window": slices.images.shape[1], "instrument": "none: sharp simulated images",
+    numbers, bounds = np.concatenate(wanted), np.cumsum([len(part) for part in wanted])[:-1]
+    _, *clouds = np.split(found["logits"], bounds)
+    columns = {name: slices.columns[name][numbers] for name in ("model", "parameter", "lattice")}
+    known = trust.Images(columns["model"].astype(np.int64), columns["parameter"], found["flipped"], columns["lattice"])
+    statistics, measured = trust.measure(found["logits"], found["hidden"], known, bounds[0])
+    metrics = measured.pop("metrics") | {"loss": log[-1]["validation_loss"]}
+    card |= measured | {
+        "metrics": metrics, "resolution": resolution.summary(found["confusions"]),
+        "window": slices.images.shape[1], "instrument": instrument_card(section.instrument),
         "preprocessing": PREPROCESSING, "training": section.model_dump(mode="json"),
         "config_sha256": section_hash(section), "slices_sha256": slices.content_sha256,
         "software": software_versions("numpy", "torch", "ray"), "licence": "MIT",
     }  # fmt: skip
+    statistics["resolution"] = found["confusions"].astype(np.int32)
 
     def pictures_and_log(folder: Path) -> None:
         figures.learning_curve(log, folder / "learning_curve.png")
@@ -299,30 +303,20 @@ def _publish(
         figures.clouds(points, folder / "clouds.png")
         shutil.copyfile(storage / LOG, folder / LOG)
 
-    write_bundle(out, network, clouds, card, pictures_and_log)
+    write_bundle(out, network, clouds, statistics, card, pictures_and_log)
     return card
 
 
-def measure(logits: np.ndarray, labels: np.ndarray, clouds: Clouds) -> dict:
-    """What the card says of the validation images: accuracy, confusion (rows the truth), confident share.
-
-    Parameters
-    ----------
-    logits : ndarray, shape (N, 7)
-    labels : ndarray, shape (N,), int
-    """
-    answers = logits.argmax(1)
-    confusion = np.zeros((len(CLASS_NAMES), len(CLASS_NAMES)), np.int64)
-    np.add.at(confusion, (labels, answers), 1)
-    of_class = confusion.sum(1)
-    right = {name: confusion[k, k] / of_class[k] for k, name in enumerate(CLASS_NAMES) if of_class[k]}
-    return {
-        "accuracy": float((answers == labels).mean()), "images": len(labels), "confusion": confusion.tolist(),
-        "per_class": {name: float(share) for name, share in right.items()},
-        "confident": {
-            reading: float(clouds.confident(logits, answers, reading, workers=-1).mean()) for reading in NORMS
-        },
-    }  # fmt: skip
+def instrument_card(instrument: Instrument | None) -> dict:
+    """What the bundle says of the microscopes of its training images."""
+    if instrument is None:
+        return {"summary": "none: sharp simulated images", "psf_px": [0.0, 0.0], "noise": [0.0, 0.0]}
+    low, high = instrument.psf_px
+    text = (
+        f"point-spread function of {low:g} to {high:g} px (Gaussian and Airy), noise up to {instrument.noise[1]:g} of "
+        "the contrast, thresholds fixed, median and Otsu"
+    )
+    return {"summary": text} | instrument.model_dump(mode="json")
 
 
 def _say(message: str) -> None:

@@ -7,7 +7,7 @@ depend on the number of workers but for rounding.  Rank 0 leaves in the storage 
     log.jsonl            a line an epoch
     progress.json        how far the epoch is
 
-and in the end every worker its share of the logits, logits-RANK.npy.  Each file is written whole.  A checkpoint handed
+and in the end every worker its share of what the bundle is made of, outputs-RANK.npz.  Each file is written whole.  A checkpoint handed
 to Ray Train instead would count only when its controller next asks, seconds later.
 """
 
@@ -23,13 +23,16 @@ import torch
 
 from hamscope.config import Train
 from hamscope.data.slices import read_slices
-from hamscope.data.symmetry import reduce
+from hamscope.data.symmetry import majority_is_down
 from hamscope.learn import training
-from hamscope.learn.network import DomainNet, predict
-from hamscope.models import CLASS_NAMES
+from hamscope.learn.network import outputs
+from hamscope.learn.resolution import confusions
 from hamscope.provenance import whole_file
 
 STATE, LOG, PROGRESS = "state.pt", "log.jsonl", "progress.json"
+BATCH = 256
+STANDARD = 512  # images that `standardise` sees
+RESOLUTION_IMAGES = 4000  # validation images of which the confusions by resolution are counted
 
 
 class Job(TypedDict):
@@ -49,48 +52,72 @@ def train_worker(job: Job) -> None:
     torch.set_num_threads(job["threads"])  # Ray sets OMP_NUM_THREADS to 1
     section, storage, device = job["section"], Path(job["storage"]), str(ray.train.torch.get_device())
     slices = read_slices(job["slices"])
-    images, labels = reduce(slices.images), slices.columns["model"].astype(np.int64)
+    labels = slices.columns["model"].astype(np.int64)
     fit, validation = training.split(slices.columns, section.validation_fraction, section.seed)
-    validation = validation[rank::world]
-    network = make_network(section, images.shape[1])
+    network = training.make_network(section, slices.images.shape[1])
+    source = training.Source(slices.images, section, network.arguments["symmetry"])
+    network.standardise(torch.as_tensor(source(spread_over(fit, STANDARD), 0)[0]))
     model = ray.train.torch.prepare_model(network)
     optimizer = torch.optim.Adam(network.parameters(), lr=section.learning_rate, fused=True)
     log = _restore(storage, network, optimizer)
     precision = training.choose_precision(section.precision, device)
+    held_out = validation[rank::world]
     for epoch in range(len(log) + 1, section.epochs + 1):
         begin = time.monotonic()
         rate = training.learning_rate(section.learning_rate, section.schedule, epoch, section.epochs)
         for group in optimizer.param_groups:
             group["lr"] = rate
         sums = training.train_epoch(
-            model, optimizer, images[fit], labels[fit], seed=section.seed, epoch=epoch, batch_size=section.batch_size,
+            model, optimizer, source, fit, labels[fit], seed=section.seed, epoch=epoch, batch_size=section.batch_size,
             rank=rank, world=world, precision=precision, device=device, tick=_ticker(storage, epoch, rank),
         )  # fmt: skip
-        line = {"epoch": epoch, **_averages("train", *sums, device)}
+        line = {"epoch": epoch, **_averages("train", sums.loss, sums.correct, sums.images, device)}
         seconds = time.monotonic() - begin
-        line |= _averages("validation", *_evaluate(network, images[validation], labels[validation]), device)
-        speed = {"images_per_second": round(len(fit) / seconds, 1), "seconds": round(seconds, 3)}
+        line |= _averages("validation", *_evaluate(network, source, held_out, labels[held_out]), device)
+        speed = {
+            "images_per_second": round(len(fit) / seconds, 1), "seconds": round(seconds, 3),
+            "waited": round(sums.waited / seconds, 4),
+        }  # fmt: skip
         log.append(line | {"learning_rate": rate} | speed)
         if rank == 0:
             _checkpoint(storage, network, optimizer, log)
-    logits = predict(network.eval(), images[job["wanted"][rank::world]])
-    with whole_file(storage / f"logits-{rank}.npy") as temporary, open(temporary, "wb") as file:
-        np.save(file, logits)
+    _measure(job, network.eval(), source, labels, validation, rank, world)
 
 
-def make_network(section: Train, window: int) -> DomainNet:
-    """The network that the section describes, its weights drawn from the section's seed."""
-    torch.manual_seed(section.seed)
-    return DomainNet(window, section.padding, section.filters, section.hidden, section.dropout, len(CLASS_NAMES))
+def _measure(job: Job, network, source, labels, validation, rank: int, world: int) -> None:
+    """Leave this worker's share of what the bundle is made of."""
+    mine = job["wanted"][rank::world]
+    parts = [mine[first : first + BATCH] for first in range(0, len(mine), BATCH)]
+    found, flipped = [], []
+    for numbers in parts:
+        images, condition = source(numbers, 0)
+        found.append(outputs(network, images, condition))
+        flipped.append(majority_is_down(source.seen(numbers, 0)[0]))
+    some = spread_over(validation, RESOLUTION_IMAGES)[rank::world]
+    with whole_file(Path(job["storage"]) / f"outputs-{rank}.npz") as temporary, open(temporary, "wb") as file:
+        np.savez(
+            file, logits=np.concatenate([part.logits for part in found]),
+            hidden=np.concatenate([part.hidden for part in found]), flipped=np.concatenate(flipped),
+            confusions=confusions(network, source, some, labels[some]),
+        )  # fmt: skip
 
 
-def gather_logits(storage: Path, world: int) -> np.ndarray:
-    """The logits that all workers left, in the order of `wanted`; shape (N, 7)."""
-    parts = [np.load(storage / f"logits-{rank}.npy") for rank in range(world)]
-    logits = np.empty((sum(map(len, parts)), parts[0].shape[1]), np.float32)
-    for rank, part in enumerate(parts):
-        logits[rank::world] = part
-    return logits
+def spread_over(numbers: np.ndarray, most: int) -> np.ndarray:
+    """At most so many of the numbers, evenly spread over them."""
+    return numbers[np.unique(np.linspace(0, len(numbers) - 1, min(most, len(numbers))).astype(int))]
+
+
+def gather_outputs(storage: Path, world: int) -> dict[str, np.ndarray]:
+    """What all workers left: logits, hidden and flipped in the order of `wanted`, and the sum of the confusions."""
+    parts = [np.load(storage / f"outputs-{rank}.npz") for rank in range(world)]
+    gathered = {"confusions": sum(part["confusions"] for part in parts)}
+    for name in ("logits", "hidden", "flipped"):
+        shares = [part[name] for part in parts]
+        whole = np.empty((sum(map(len, shares)), *shares[0].shape[1:]), shares[0].dtype)
+        for rank, share in enumerate(shares):
+            whole[rank::world] = share
+        gathered[name] = whole
+    return gathered
 
 
 def read_log(path: Path) -> list[dict]:
@@ -107,12 +134,12 @@ def load_state(storage: Path) -> dict | None:
     return torch.load(path, map_location="cpu", weights_only=True) if path.exists() else None
 
 
-def _evaluate(network: DomainNet, images: np.ndarray, labels: np.ndarray) -> tuple[float, int, int]:
+def _evaluate(network, source, numbers: np.ndarray, labels: np.ndarray) -> tuple[float, int, int]:
     """Sum of losses, number of right answers and number of images."""
-    if not len(images):  # more workers than validation images
+    if not len(numbers):  # more workers than validation images
         return 0.0, 0, 0
-    loss, confusion = training.evaluate(network, images, labels)
-    return loss * len(images), int(confusion.trace()), len(images)
+    loss, confusion = training.evaluate(network, source, numbers, labels)
+    return loss * len(numbers), int(confusion.trace()), len(numbers)
 
 
 def _averages(name: str, loss: float, correct: int, count: int, device: str) -> dict[str, float]:
@@ -124,7 +151,7 @@ def _averages(name: str, loss: float, correct: int, count: int, device: str) -> 
     return {f"{name}_loss": loss / count, f"{name}_accuracy": correct / count}
 
 
-def _checkpoint(storage: Path, network: DomainNet, optimizer: torch.optim.Optimizer, log: list[dict]) -> None:
+def _checkpoint(storage: Path, network: torch.nn.Module, optimizer: torch.optim.Optimizer, log: list[dict]) -> None:
     """Keep the state after an epoch."""
     with whole_file(storage / STATE) as temporary:
         torch.save({"network": network.state_dict(), "optimizer": optimizer.state_dict(), "log": log}, temporary)
@@ -132,7 +159,7 @@ def _checkpoint(storage: Path, network: DomainNet, optimizer: torch.optim.Optimi
         temporary.write_text("".join(json.dumps(line) + "\n" for line in log))
 
 
-def _restore(storage: Path, network: DomainNet, optimizer: torch.optim.Optimizer) -> list[dict]:
+def _restore(storage: Path, network: torch.nn.Module, optimizer: torch.optim.Optimizer) -> list[dict]:
     """Load the state after the last epoch where there is one; return the log up to it."""
     state = load_state(storage)
     if state is None:

@@ -186,8 +186,36 @@ class Simulate(Section):
         return {name: given[name] for name in CLASS_NAMES if given[name] is not None}
 
 
+class Instrument(Section):
+    """The microscopes that training images are seen through; every image draws one anew in every epoch.
+
+    The share `sharp` of the images is left as it is.  The others get a point-spread function of a width uniform in
+    `psf_px` (standard deviation in pixels; the share `airy` of them Airy discs, else Gaussians), the share `noisy` of
+    them grey noise uniform in `noise` (of the contrast), and two levels again by the fixed middle between dark and
+    bright or, the share `adaptive`, by their own median or Otsu's threshold in turn.  The share `rescaled` has pixels
+    of other than one lattice site, of a side in `pixel_sites` (log-uniform).  A network that asks for it is told the
+    width of the share `told`.
+    """
+
+    sharp: Probability = 0.15
+    psf_px: NotNegativeRange = (0.0, 3.0)
+    airy: Probability = 0.5
+    noisy: Probability = 0.5
+    noise: NotNegativeRange = (0.0, 0.2)
+    adaptive: Probability = 0.3
+    rescaled: Probability = 0.0
+    pixel_sites: PositiveRange = (0.7, 1.5)
+    told: Probability = 0.5
+
+
 class Train(Section):
-    """The network of III B and how it is trained.
+    """The network and how it is trained.
+
+    `network` "paper" is that of III B, or one with more `filters` (a convolution each) in its manner; "invariant" gives
+    the same logits for all 8 images of a window under D4 (see `hamscope.learn.network`).  `symmetry` is how the
+    paper's network learns the symmetries of its images: "reduced" to one form of 16, or "augmented", trained on in a
+    random one of the 16 in every epoch.  `instrument` says what microscopes the images are seen through; without it
+    they are sharp.
 
     `validation_fraction` is a share of lattice samples.  With the `schedule` "linear" the learning rate falls from
     epoch to epoch towards zero, which ends the swinging of the last few; the paper states none ("constant").
@@ -198,12 +226,21 @@ class Train(Section):
     batch_size: Count = 64
     learning_rate: Positive = 1e-3
     schedule: Literal["constant", "linear"] = "constant"
+    network: Literal["paper", "invariant"] = "paper"
     padding: Literal["valid", "same"] = "valid"
-    filters: tuple[Count, Count] = (32, 64)
+    symmetry: Literal["reduced", "augmented"] = "reduced"
+    filters: Annotated[tuple[Count, ...], Field(min_length=1, max_length=6)] = (32, 64)
     hidden: Count = 256
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    instrument: Instrument | None = None
+
+    @model_validator(mode="after")
+    def _fits_the_network(self):
+        if self.network == "invariant" and (self.padding != "valid" or self.symmetry != "reduced"):
+            raise ValueError("network = 'invariant': takes no padding and no symmetry; leave both out")
+        return self
 
 
 class Classify(Section):

@@ -193,14 +193,14 @@ def training() -> None:
     """The paper's network in bfloat16 and in float32, on all cores of this process."""
     import torch
 
-    from hamscope.learn.network import DomainNet
+    from hamscope.learn.network import PaperNet
     from hamscope.learn.training import train_epoch
 
     images = np.random.default_rng(0).integers(0, 2, (256, 100, 100), np.uint8)
     labels = np.random.default_rng(1).integers(0, 7, 256)
     rates = {}
     for precision in ("bfloat16", "float32"):
-        network = DomainNet(100)
+        network = PaperNet(100)
         optimizer = torch.optim.Adam(network.parameters())
 
         def epoch(network=network, optimizer=optimizer, precision=precision):

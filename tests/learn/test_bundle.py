@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from hamscope.errors import ContractError
 from hamscope.learn.bundle import read_bundle, read_card, write_bundle
-from hamscope.learn.network import DomainNet, predict
+from hamscope.learn.network import PaperNet, predict
 from hamscope.models import CLASS_NAMES
 from hamscope.provenance import sha256_file
 
@@ -20,9 +20,11 @@ from hamscope.provenance import sha256_file
 def bundle(tmp_path):
     """A small bundle on the disk, and the network in it."""
     torch.manual_seed(0)
-    network = DomainNet(16, filters=(4, 4), hidden=8).eval()
+    network = PaperNet(16, filters=(4, 4), hidden=8).eval()
     clouds = [np.random.default_rng(k).normal(size=(5 + k, 7)).astype(np.float32) for k in range(7)]
-    path = write_bundle(tmp_path / "bundle", network, clouds, {"metrics": {"accuracy": 0.5}, "instrument": "none"})
+    path = write_bundle(
+        tmp_path / "bundle", network, clouds, {}, {"metrics": {"accuracy": 0.5}, "instrument": {"summary": "none"}}
+    )
     return path, network, clouds
 
 
@@ -48,10 +50,12 @@ def test_writing_again_replaces_the_whole_bundle(bundle, tmp_path):
         raise OSError("disk full")
 
     with pytest.raises(OSError):
-        write_bundle(path, network, clouds, {"metrics": {"accuracy": 0.9}, "instrument": "none"}, failing)
+        write_bundle(
+            path, network, clouds, {}, {"metrics": {"accuracy": 0.9}, "instrument": {"summary": "none"}}, failing
+        )
     assert read_bundle(path).sha256 == before
     assert [p.name for p in tmp_path.iterdir()] == ["bundle"]
-    write_bundle(path, network, clouds, {"metrics": {"accuracy": 0.9}, "instrument": "none"})
+    write_bundle(path, network, clouds, {}, {"metrics": {"accuracy": 0.9}, "instrument": {"summary": "none"}})
     assert read_bundle(path).essentials["accuracy"] == 0.9
     assert [p.name for p in tmp_path.iterdir()] == ["bundle"]
 

@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional
 
 from hamscope.errors import UserError
-from hamscope.learn.network import DomainNet, image_keys, keyed_mask, predict
+from hamscope.learn.network import PaperNet, image_keys, keyed_mask, predict
 
 
 @pytest.fixture
@@ -17,8 +17,8 @@ def images():
 @pytest.mark.parametrize("padding, width", [("valid", 22 * 22 * 64), ("same", 25 * 25 * 64)])
 def test_the_layers_are_those_of_the_paper(padding, width):
     """Fig. 4: 32 filters of 5 x 5, pooled to 50 x 50 with padding; 64 filters, pooled to 25 x 25; then full layers."""
-    network = DomainNet(100, padding)
-    assert network.conv1.weight.shape == (32, 1, 5, 5) and network.conv2.weight.shape == (64, 32, 5, 5)
+    network = PaperNet(100, padding)
+    assert network.convs[0].weight.shape == (32, 1, 5, 5) and network.convs[1].weight.shape == (64, 32, 5, 5)
     assert network.full1.weight.shape == (256, width) and network.full2.weight.shape == (7, 256)
     assert predict(network, np.zeros((2, 100, 100), np.uint8)).shape == (2, 7)
 
@@ -29,9 +29,9 @@ def test_logits_are_those_of_the_layers_in_the_order_of_the_paper(images, paddin
 
     Seen to fail with rows and columns exchanged, with 0/1 for +-1, and with the channels last behind the pooling.
     """
-    network = DomainNet(20, padding, filters=(4, 4), hidden=32)
+    network = PaperNet(20, padding, filters=(4, 4), hidden=32)
     x = torch.where(images == 1, 1.0, -1.0).reshape(12, 1, 20, 20)
-    for conv in (network.conv1, network.conv2):
+    for conv in (network.convs[0], network.convs[1]):
         x = functional.conv2d(functional.pad(x, [zeros] * 4), conv.weight, conv.bias)
         x = functional.max_pool2d(functional.relu(x), 2)
     x = functional.relu(functional.linear(x.reshape(12, -1), network.full1.weight, network.full1.bias))
@@ -43,7 +43,7 @@ def test_without_padding_a_window_sees_itself_only():
     """First-layer features of a window in a frame equal those of the window cut out; with padding they differ."""
     frame = torch.as_tensor(np.random.default_rng(1).integers(0, 2, (1, 1, 40, 40))).float() * 2 - 1
     for padding, equal in (("valid", True), ("same", False)):
-        conv = DomainNet(20, padding).conv1
+        conv = PaperNet(20, padding).convs[0]
         inside = conv(frame)[:, :, 8:24, 8:24] if equal else conv(frame)[:, :, 8:28, 8:28]
         assert torch.allclose(conv(frame[:, :, 8:28, 8:28]), inside, atol=1e-5) is equal
 
@@ -69,10 +69,10 @@ def test_dropout_keeps_the_mean(images):
     Within 5 standard errors.  Seen to fail with what is kept not divided by its share: > 100 standard errors.
     """
     torch.manual_seed(0)
-    network = DomainNet(20, filters=(4, 4), hidden=32, dropout=0.3)
+    network = PaperNet(20, filters=(4, 4), hidden=32, dropout=0.3)
     with torch.inference_mode():
         one = images[:1].expand(20000, -1, -1)
-        outputs = network(one, image_keys(1, 0, torch.arange(20000))).double()
+        outputs = network(one, keys=image_keys(1, 0, torch.arange(20000))).double()
         error = outputs.std(0) / np.sqrt(len(outputs))
         assert ((outputs.mean(0) - network(images[:1])[0]).abs() < 5 * error).all()
 
@@ -82,23 +82,25 @@ def test_dropout_belongs_to_the_image_and_not_to_the_batch(images):
 
     Seen to fail with torch's own dropout in place of the keyed one, and with epoch or seed left out of the key.
     """
-    network = DomainNet(20, filters=(4, 4), hidden=32)
+    network = PaperNet(20, filters=(4, 4), hidden=32)
     keys = image_keys(1, 0, torch.arange(12))
-    together = network(images, keys)
+    together = network(images, keys=keys)
     for k in (0, 5, 11):
-        assert torch.allclose(network(images[k : k + 1], keys[k : k + 1]), together[k : k + 1], atol=1e-5)
-    assert torch.allclose(network(images.flip(0), keys.flip(0)).flip(0), together, atol=1e-5)
+        assert torch.allclose(network(images[k : k + 1], keys=keys[k : k + 1]), together[k : k + 1], atol=1e-5)
+    assert torch.allclose(network(images.flip(0), keys=keys.flip(0)).flip(0), together, atol=1e-5)
     for seed, epoch in ((1, 1), (2, 0)):
-        assert not torch.allclose(network(images, image_keys(seed, epoch, torch.arange(12))), together, atol=1e-3)
+        assert not torch.allclose(network(images, keys=image_keys(seed, epoch, torch.arange(12))), together, atol=1e-3)
     assert not torch.allclose(network(images), together, atol=1e-3)
 
 
 def test_a_window_too_small_for_the_network_is_refused():
     with pytest.raises(UserError, match="image_size = 12: too small"):
-        DomainNet(12)
+        PaperNet(12)
 
 
 def test_prediction_does_not_depend_on_the_batch(images):
-    network = DomainNet(20, filters=(4, 4), hidden=32).eval()
-    np.testing.assert_allclose(predict(network, images.numpy(), 5), predict(network, images.numpy(), 256), atol=1e-5)
+    network = PaperNet(20, filters=(4, 4), hidden=32).eval()
+    np.testing.assert_allclose(
+        predict(network, images.numpy(), None, 5), predict(network, images.numpy(), None, 256), atol=1e-5
+    )
     assert predict(network, images.numpy()[:0]).shape == (0, 7)

@@ -55,6 +55,41 @@ def reduce(images: np.ndarray) -> np.ndarray:
     return _reduce(flat, side, *_dihedral_tables(side)).reshape(images.shape)
 
 
+def majority_up(images: np.ndarray) -> np.ndarray:
+    """Images (N, L, L) uint8 with the spins flipped where fewer than half are up.
+
+    Where just half of them are, either may be up: the choice is that of `reduce`, the same for all 16 images.
+    """
+    turned = images ^ majority_is_down(images).astype(np.uint8)[:, None, None]
+    ties = 2 * images.sum((1, 2), dtype=np.int64) == images.shape[1] * images.shape[2]
+    if ties.any():
+        turned[ties] = reduce(images[ties])
+    return turned
+
+
+def majority_is_down(images: np.ndarray) -> np.ndarray:
+    """Which of the images (N, L, L) have fewer than half of their spins up, bool (N,)."""
+    return 2 * images.sum((1, 2), dtype=np.int64) < images.shape[1] * images.shape[2]
+
+
+def augment(images: np.ndarray, elements: np.ndarray) -> np.ndarray:
+    """Each of the images (N, L, L) uint8 under one of the 16 operations, `elements` (N,) in 0..15."""
+    turned = np.empty_like(images)
+    for out, image, element in zip(turned, images, elements):
+        forms = np.rot90(image, element % 4)
+        out[:] = (forms.T if element & 4 else forms) ^ (element >> 3 & 1)
+    return turned
+
+
+def prepare(images: np.ndarray, symmetry: str) -> np.ndarray:
+    """Windows (N, L, L) uint8 as a network takes them that was trained with this `symmetry`.
+
+    "reduced": one of the 16 forms (`reduce`); "majority": the majority up, for a network that does not see the 8 others
+    apart; "augmented": as they are, for a network that was trained on all 16 forms.
+    """
+    return {"reduced": reduce, "majority": majority_up, "augmented": lambda same: same}[symmetry](images)
+
+
 def _dihedral_images(image: np.ndarray):
     """The 8 images of a square under D4.  Any reflection generates them; the rules pick among all 8."""
     for quarter_turns in range(4):

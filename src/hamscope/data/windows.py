@@ -30,17 +30,24 @@ def binarize(grey: np.ndarray, threshold: str | float, up: str) -> np.ndarray:
     ----------
     .. [1] Otsu, IEEE Trans. Syst. Man Cybern. 9, 62 (1979), doi:10.1109/TSMC.1979.4310076.
     """
-    if any(np.isin(grey, (0, level)).all() for level in (1, 255)):
-        bright = grey > 0
-    elif threshold == "otsu":
-        bright = grey > threshold_otsu(grey)
-    elif threshold == "median":
+    bright = grey > 0 if has_two_levels(grey) else two_levels(grey, threshold)
+    return (bright if up == "bright" else ~bright).astype(np.uint8)
+
+
+def has_two_levels(grey: np.ndarray) -> bool:
+    """Whether a frame holds the values 0 and 1, or 0 and 255, only."""
+    return any(np.isin(grey, (0, level)).all() for level in (1, 255))
+
+
+def two_levels(grey: np.ndarray, threshold: str | float) -> np.ndarray:
+    """Which pixels of a grey frame (H, W) are bright, bool; `threshold` as in `binarize`."""
+    if threshold == "otsu":
+        return grey > threshold_otsu(grey)
+    if threshold == "median":
         middle = np.median(grey)
         # Many pixels can have the median itself, all of them white in an overexposed frame.
-        bright = min(grey > middle, grey >= middle, key=lambda choice: abs(choice.mean() - 0.5))
-    else:
-        bright = grey > threshold
-    return (bright if up == "bright" else ~bright).astype(np.uint8)
+        return min(grey > middle, grey >= middle, key=lambda choice: abs(choice.mean() - 0.5))
+    return grey > threshold
 
 
 def window_grid(shape: tuple[int, int], window: int, stride: int) -> tuple[int, int]:

@@ -1,8 +1,11 @@
 """The bundle: a trained network as a folder that can be passed on.
 
-    weights.safetensors   the weights
-    clouds.safetensors    training logits of every class, for the confidence of III C
-    bundle.json           the card: network, classes, preprocessing, instrument, metrics, hashes, licence
+    weights.safetensors      the weights
+    clouds.safetensors       training logits of every class, for the confidence of III C
+    statistics.safetensors   what `hamscope.learn.trust` measured: the hidden layer's means and whitening, the regression
+                             of the parameter, confusions by resolution
+    bundle.json              the card: network, classes, preprocessing, instrument, metrics, calibration, thresholds of
+                             the scores, hashes, licence
 
 No pickle anywhere: reading a bundle from elsewhere runs no code of it.
 """
@@ -16,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save as arrays_to_bytes
@@ -24,23 +28,26 @@ from safetensors.torch import save as tensors_to_bytes
 
 from hamscope.errors import ContractError, UserError
 from hamscope.learn.confidence import Clouds
-from hamscope.learn.network import DomainNet
+from hamscope.learn.network import NETWORKS, build
 from hamscope.models import CLASS_NAMES
 from hamscope.provenance import check_writable, sha256_file
 
 SCHEMA = "hamscope-bundle"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 CARD, WEIGHTS, CLOUDS = "bundle.json", "weights.safetensors", "clouds.safetensors"
+STATISTICS = "statistics.safetensors"
+FILES = (WEIGHTS, CLOUDS, STATISTICS)
 MAX_CARD = 2**20  # bytes; a card has a few thousand
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle in memory: the network ready to evaluate, the clouds of training logits, and the card."""
+    """A bundle in memory: the network ready to evaluate, clouds of training logits, statistics by name, and the card."""
 
     path: Path
-    network: DomainNet
+    network: nn.Module
     clouds: Clouds
+    statistics: dict[str, np.ndarray]
     card: dict
 
     @property
@@ -63,13 +70,17 @@ class Bundle:
         return sha256_file(self.path / CARD)
 
 
-def write_bundle(folder: str | Path, network: DomainNet, clouds: list[np.ndarray], card: dict, extra=None) -> Path:
+def write_bundle(
+    folder: str | Path, network: nn.Module, clouds: list[np.ndarray], statistics: dict, card: dict, extra=None
+) -> Path:
     """Write a bundle, whole or not at all; a bundle that is there is replaced.
 
     Parameters
     ----------
     clouds : list of 7 ndarrays, shape (n_k, 7), float32
         Training logits of each class.
+    statistics : dict of ndarray
+        By name; see `hamscope.learn.trust`.
     card : dict
         What `bundle.json` says besides schema, network and hashes.
     extra : callable, optional
@@ -86,9 +97,11 @@ def write_bundle(folder: str | Path, network: DomainNet, clouds: list[np.ndarray
         (temporary / WEIGHTS).write_bytes(tensors_to_bytes(state))
         points = {name: np.ascontiguousarray(cloud, np.float32) for name, cloud in zip(CLASS_NAMES, clouds)}
         (temporary / CLOUDS).write_bytes(arrays_to_bytes(points))
+        arrays = {name: np.ascontiguousarray(array) for name, array in statistics.items()}
+        (temporary / STATISTICS).write_bytes(arrays_to_bytes(arrays))
         card = card | {
             "schema": SCHEMA, "schema_version": SCHEMA_VERSION, "classes": list(CLASS_NAMES),
-            "network": network.arguments, "sha256": {name: sha256_file(temporary / name) for name in (WEIGHTS, CLOUDS)},
+            "network": network.arguments, "sha256": {name: sha256_file(temporary / name) for name in FILES},
         }  # fmt: skip
         (temporary / CARD).write_text(json.dumps(card, indent=2, sort_keys=True) + "\n")
         if extra:
@@ -121,7 +134,7 @@ def read_card(path: str | Path) -> dict:
                 f"{path}: schema = {schema}, this hamscope reads {(SCHEMA, SCHEMA_VERSION)}; train again"
             )
         classes, outputs = card["classes"], card["network"]["classes"]
-        _ = card["sha256"][WEIGHTS], card["sha256"][CLOUDS], card["instrument"], float(card["metrics"]["accuracy"])
+        _ = [card["sha256"][name] for name in FILES], card["instrument"]["summary"], float(card["metrics"]["accuracy"])
     except OSError as error:
         raise ContractError(f"{path}/{CARD}: cannot be read ({error.strerror}); train again") from None
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
@@ -143,7 +156,7 @@ def read_bundle(path: str | Path, device: str = "cpu") -> Bundle:
     """
     path = Path(path)
     card = read_card(path)
-    for name in (WEIGHTS, CLOUDS):
+    for name in FILES:
         if not (path / name).is_file():
             raise ContractError(f"{path}: {name} is missing; train again")
         if sha256_file(path / name) != card["sha256"][name]:
@@ -151,9 +164,9 @@ def read_bundle(path: str | Path, device: str = "cpu") -> Bundle:
     try:
         # On "meta" nothing is allocated and nothing drawn: a card may claim any size, the weights have to have it.
         with torch.device("meta"):
-            network = DomainNet(**card["network"])
+            network = build(**card["network"])
         network.load_state_dict(load_file(path / WEIGHTS), assign=True)
-        clouds = load_arrays(path / CLOUDS)
+        clouds, statistics = load_arrays(path / CLOUDS), load_arrays(path / STATISTICS)
     except (RuntimeError, TypeError, ValueError, LookupError, ArithmeticError, SafetensorError, UserError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ContractError(f"{path}: weights and card are not of one network ({reason}); train again") from None
@@ -167,7 +180,9 @@ def read_bundle(path: str | Path, device: str = "cpu") -> Bundle:
         raise ContractError(
             f"{path}: its weights or clouds are not finite float32 numbers of the right shape; train again"
         )
-    return Bundle(path, network.to(device).eval(), Clouds(points), card)
+    if any(np.isinf(array).any() for array in statistics.values()):
+        raise ContractError(f"{path}/{STATISTICS}: holds infinite numbers; train again")
+    return Bundle(path, network.to(device).eval(), Clouds(points), statistics, card)
 
 
 def _flush(path: Path) -> None:

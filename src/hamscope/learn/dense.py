@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hamscope.data.results import NO_PATTERN
-from hamscope.data.symmetry import reduce
+from hamscope.data.symmetry import prepare
 from hamscope.data.windows import patterned, windows_of
 from hamscope.learn.bundle import Bundle
 from hamscope.learn.network import predict
@@ -32,7 +32,9 @@ class Band(NamedTuple):
     distance: np.ndarray
 
 
-def classify_band(image: np.ndarray, bundle: Bundle, stride: int, start: int, stop: int, reading: str) -> Band:
+def classify_band(
+    image: np.ndarray, bundle: Bundle, stride: int, start: int, stop: int, reading: str, condition=None
+) -> Band:
     """Classify the windows in rows `start` to `stop` - 1 of the grid of a two-level frame.
 
     Parameters
@@ -47,7 +49,10 @@ def classify_band(image: np.ndarray, bundle: Bundle, stride: int, start: int, st
     rows, columns = np.nonzero(chosen)
     # Overlapping windows hold a pixel up to L * L times, so no more than a batch of them is copied at once.
     batches = [slice(first, first + BATCH) for first in range(0, len(rows), BATCH)]
-    found = [predict(bundle.network, reduce(views[rows[batch], columns[batch]]), BATCH) for batch in batches]
+    symmetry = bundle.network.arguments["symmetry"]
+    found = [
+        predict(bundle.network, prepare(views[rows[batch], columns[batch]], symmetry), condition) for batch in batches
+    ]
     classes = len(bundle.clouds.points)
     logits = np.concatenate(found) if found else np.empty((0, classes), np.float32)
     best = logits.argmax(1).astype(np.uint8)

@@ -1,16 +1,28 @@
-"""One epoch of training, and how the images are split and ordered.
+"""One epoch of training: how the images are split, ordered, seen through the instrument and fed.
 
 The order of an epoch is one permutation by (seed, epoch).  It is cut into *global* batches, and every worker takes its
 share of each; the loss is normalised so that the mean of the workers' gradients is the gradient of the global batch.
+What happens to an image is keyed by (seed, epoch, number of the image).  So neither the number of workers nor a restart
+changes what is learnt.
 """
+
+import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import nn
 
+from hamscope.config import Train
+from hamscope.data.instrument import draw, look
+from hamscope.data.symmetry import augment, prepare
 from hamscope.errors import UserError
-from hamscope.learn.network import DomainNet, image_keys, predict
+from hamscope.learn.network import build, image_keys, predict
 from hamscope.models import CLASS_NAMES
+
+AHEAD = 4  # batches that a loader thread has ready
 
 
 def split(columns: dict[str, np.ndarray], fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -61,49 +73,123 @@ def choose_precision(precision: str, device: str) -> str:
     return "bfloat16" if fast else "float32"
 
 
+def make_network(section: Train, window: int) -> nn.Module:
+    """The network that the section describes, its weights drawn from the section's seed."""
+    torch.manual_seed(section.seed)
+    common = {"window": window, "filters": section.filters, "hidden": section.hidden, "dropout": section.dropout}
+    if section.network == "invariant":
+        return build("invariant", **common)
+    return build("paper", **common, padding=section.padding, symmetry=section.symmetry)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Training images as a network sees them in an epoch: through the instrument, then prepared for its symmetry.
+
+    `images` (N, L, L) uint8 are those of the slices file; epoch 0 is that of everything but training.
+    """
+
+    images: np.ndarray
+    section: Train
+    symmetry: str
+
+    def __call__(self, numbers: np.ndarray, epoch: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """The images with these numbers, (B, L, L) uint8, and the conditions (B, 3), None without an instrument."""
+        images, condition = self.seen(numbers, epoch)
+        if self.symmetry == "augmented" and epoch:
+            keys = image_keys(self.section.seed, epoch, torch.as_tensor(numbers))
+            images = augment(images, (keys >> 40 & 15).numpy())
+        return prepare(images, self.symmetry), condition
+
+    def seen(self, numbers: np.ndarray, epoch: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """The same before they are prepared for the network."""
+        images, instrument, seed = self.images[numbers], self.section.instrument, self.section.seed
+        if instrument is None:
+            return images, None
+        views = draw(instrument, seed, epoch, numbers)
+        return look(images, views, seed, epoch, numbers), views.condition
+
+
+@dataclass
+class Sums:
+    """What an epoch of one worker adds up to; `waited` is the time that the steps waited for images, in seconds."""
+
+    loss: float = 0.0
+    correct: int = 0
+    images: int = 0
+    waited: float = field(default=0.0, compare=False)
+
+
 def train_epoch(
-    network: nn.Module, optimizer: torch.optim.Optimizer, images: np.ndarray, labels: np.ndarray, *, seed: int,
+    network: nn.Module, optimizer: torch.optim.Optimizer, source, numbers: np.ndarray, labels: np.ndarray, *, seed: int,
     epoch: int, batch_size: int, rank: int = 0, world: int = 1, precision: str = "float32", device: str = "cpu",
-    tick=None,
-) -> tuple[float, int, int]:  # fmt: skip
-    """Train on every image once; this worker's sum of losses, number of right answers and number of images.
+    loaders: int = 1, tick=None,
+) -> Sums:  # fmt: skip
+    """Train on every image once.
 
     Parameters
     ----------
     network : nn.Module
-        A DomainNet, or one wrapped so that gradients are averaged over `world` workers.
-    images : ndarray, shape (N, L, L), uint8
-        Symmetry-reduced training images; `labels`, shape (N,), their classes.
+        A network, or one wrapped so that gradients are averaged over `world` workers.
+    source : callable
+        A `Source`, or another function of (numbers, epoch) that returns images and conditions.
+    numbers : ndarray, shape (N,), int
+        The training images; `labels`, shape (N,), their classes.
+    loaders : int
+        Threads that prepare batches ahead of the steps.
     tick : callable, optional
         Called with (batches done, batches in all) after every batch.
     """
     network.train()
-    batches = shares(len(images), batch_size, seed, epoch, rank, world)
-    loss_sum, correct, seen = 0.0, 0, 0
-    for number, (mine, batch) in enumerate(batches):
+    batches = shares(len(numbers), batch_size, seed, epoch, rank, world)
+    sums = Sums()
+    for done, (mine, batch, (images, condition)) in enumerate(_ahead(batches, numbers, source, epoch, loaders, sums)):
         inputs, targets = (
-            torch.as_tensor(images[mine], device=device),
+            torch.as_tensor(images, device=device),
             torch.as_tensor(labels[mine], device=device).long(),
         )
-        keys = image_keys(seed, epoch, torch.as_tensor(mine, device=device))
+        known = None if condition is None else torch.as_tensor(condition, device=device)
+        keys = image_keys(seed, epoch, torch.as_tensor(numbers[mine], device=device))
         with torch.autocast(device.split(":")[0], torch.bfloat16, enabled=precision == "bfloat16"):
-            logits = network(inputs, keys).float()
+            logits = network(inputs, known, keys).float()
         loss = nn.functional.cross_entropy(logits, targets, reduction="sum")
         optimizer.zero_grad(set_to_none=True)
         (loss * world / batch).backward()
         optimizer.step()
-        loss_sum += loss.item()
-        correct += int((logits.argmax(1) == targets).sum())
-        seen += len(mine)
+        sums.loss += loss.item()
+        sums.correct += int((logits.argmax(1) == targets).sum())
+        sums.images += len(mine)
         if tick:
-            tick(number + 1, len(batches))
-    return loss_sum, correct, seen
+            tick(done + 1, len(batches))
+    return sums
 
 
-def evaluate(network: DomainNet, images: np.ndarray, labels: np.ndarray, batch: int = 256) -> tuple[float, np.ndarray]:
+def _ahead(batches, numbers, source, epoch: int, loaders: int, sums: Sums):
+    """Yield every batch with its images, which threads prepare while the steps before it run."""
+    with ThreadPoolExecutor(loaders) as pool:
+        waiting, left = deque(), iter(batches)
+        for mine, batch in left:
+            waiting.append((mine, batch, pool.submit(source, numbers[mine], epoch)))
+            if len(waiting) == AHEAD * loaders:
+                break
+        while waiting:
+            mine, batch, future = waiting.popleft()
+            begin = time.monotonic()
+            prepared = future.result()
+            sums.waited += time.monotonic() - begin
+            yield mine, batch, prepared
+            for mine, batch in left:
+                waiting.append((mine, batch, pool.submit(source, numbers[mine], epoch)))
+                break
+
+
+def evaluate(
+    network: nn.Module, source, numbers: np.ndarray, labels: np.ndarray, batch: int = 256
+) -> tuple[float, np.ndarray]:
     """Mean cross entropy and confusion matrix, shape (7, 7) int64, rows the truth and columns the answer."""
     network.eval()
-    logits = torch.as_tensor(predict(network, images, batch))
+    parts = [source(numbers[first : first + batch], 0) for first in range(0, len(numbers), batch)]
+    logits = torch.as_tensor(np.concatenate([predict(network, *part, batch) for part in parts]))
     truth = torch.as_tensor(labels).long()
     confusion = np.zeros((len(CLASS_NAMES), len(CLASS_NAMES)), np.int64)
     np.add.at(confusion, (truth.numpy(), logits.argmax(1).numpy()), 1)
