@@ -14,7 +14,7 @@ of the windows.  Domains are a few pixels to some tens of pixels wide.
     potts              q = 3-6, quenched to 0-0.6 of T_c for 5-100 log sweeps; one state against the rest
     xy                 planar spins, quenched to T = 0 for 6-200 log steps; a half circle of directions
     coarsening         2D Ising from T = infinity at T/J = 0.1-1.5, 4-250 log sweeps: far from equilibrium
-    phase_separation   Cahn-Hilliard, 30-150 log steps, kappa 0.5-8 log, mean -0.4 to 0.4
+    phase_separation   Cahn-Hilliard, 30-400 log steps, kappa 0.5-16 log, mean -0.4 to 0.4
     droplets           discs that do not touch, radius 2-15 log with a spread of 0-0.6, 0.06-0.4 of the area
     text               words of random letters in a DejaVu face, 9-40 high log, any angle
     textures           photographs that scikit-image carries, magnified 1/3 to 2, cut at the median of the window
@@ -273,7 +273,7 @@ def separate(u: np.ndarray, kappa: float, steps: int) -> np.ndarray:
     return u
 
 
-@_family(mean=_flat(-0.4, 0.4), kappa=_log(0.5, 8), steps=_steps(30, 150))
+@_family(mean=_flat(-0.4, 0.4), kappa=_log(0.5, 16), steps=_steps(30, 400))
 def phase_separation(rng, size, mean, kappa, steps):
     """A mixture that separates: interfaces 3 sqrt(kappa) wide, the first waves 9 sqrt(kappa) long."""
     return separate(mean + 0.3 * rng.standard_normal((_wide(size),) * 2), kappa, steps)[:size, :size] > 0
