@@ -9,7 +9,7 @@ of the windows.  Domains are a few pixels to some tens of pixels wide.
     labyrinth          random waves of one wavelength 5-40 log, relative bandwidth 0.05-0.25, share 0.35-0.65
     voronoi_cells      Poisson cells of mean area a^2, a 4-40 log, each 1 with probability 0.3-0.7
     voronoi_walls      walls 0.08-0.3 a wide (1.5 at least) between such cells, a 8-40 log
-    power_law_field    Gaussian field of spectrum k^-n, n 1.2-4, cut at a share of 0.3-0.7 of the window
+    power_law_field    Gaussian field of spectrum k^-n, n 1.2-3, cut at a share of 0.3-0.7 of the window
     smooth_field       Gaussian field with correlation exp(-r^2 / 2 l^2), l 1.5-15 log, share 0.3-0.7
     potts              q = 3-6, quenched to 0-0.6 of T_c for 5-100 log sweeps; one state against the rest
     xy                 planar spins, quenched to T = 0 for 6-200 log steps; a half circle of directions
@@ -143,7 +143,7 @@ def smooth_field(rng, size, length, share):
     return _cut(gaussian_field(rng, size, lambda k: np.exp(-((k * length) ** 2) / 4)), share)
 
 
-@_family(exponent=_flat(1.2, 4), share=_flat(0.3, 0.7))
+@_family(exponent=_flat(1.2, 3), share=_flat(0.3, 0.7))
 def power_law_field(rng, size, exponent, share):
     """Spectrum k^-n: domains of every size."""
     return _cut(gaussian_field(rng, size, lambda k: np.where(k > 0, k, np.inf) ** (-exponent / 2)), share)

@@ -79,9 +79,9 @@ class Gauss:
 
     def distances(self, points: np.ndarray) -> np.ndarray:
         """Mahalanobis distance of every point (W, D) to every mean, (W, K), float32; NaN where there is no mean."""
-        points = np.asarray(points, np.float32)
-        differences = ((points - mean) @ self.white for mean in self.means)
-        return np.stack([np.linalg.norm(d, axis=1) for d in differences], axis=1)
+        middle = np.nanmean(self.means, axis=0)  # the whitening makes little of what float32 rounds near it
+        white, means = (np.float32(points) - middle) @ self.white, (self.means - middle) @ self.white
+        return np.stack([np.linalg.norm(white - mean, axis=1) for mean in means], axis=1)
 
 
 def fit_gauss(points: np.ndarray, labels: np.ndarray, classes: int = 7, ridge: float = RIDGE) -> Gauss:
