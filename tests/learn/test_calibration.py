@@ -29,7 +29,7 @@ def drawn(n: int, seed: int, temperature: float) -> tuple[np.ndarray, np.ndarray
 def test_the_temperature_of_the_labels_is_found(temperature):
     """Within 3.5 standard errors, from the Fisher information sum Var_p(z) of 1 / T; 20,000 images know T to 1 %.
 
-    Unbroken |z| < 1.6 in these four.  Seen to fail with 1 / T returned, with T = 1 always, with the search in T from
+    Unbroken |z| < 2.2 in these four.  Seen to fail with 1 / T returned, with T = 1 always, with the search in T from
     0.01 to 2, and with the label of the next image.
     """
     logits, labels = drawn(20_000, 3, temperature)
@@ -132,14 +132,14 @@ def test_bins_of_equal_mass():
 
 
 def test_a_calibrated_network_is_below_one_per_cent():
-    """20,000 labels drawn from the probabilities themselves: ECE below 0.01, and far above at the wrong temperature.
+    """60,000 labels drawn from the probabilities themselves: ECE below 0.01, and far above at the wrong temperature.
 
-    Of ten seeds the largest was 0.008, and at a temperature off by 1.3 the least was 0.03.
+    Of ten seeds the largest was LARGEST, and at a temperature off by 1.3 the least was LEAST.
     """
-    logits, labels = drawn(20_000, 8, 1.5)
+    logits, labels = drawn(60_000, 8, 1.5)
     for equal in ("width", "mass"):
         assert ece(probabilities(logits, 1.5), labels, equal=equal) < 0.01
-        assert ece(probabilities(logits, 1.5 / 1.3), labels, equal=equal) > 0.02
+        assert ece(probabilities(logits, 1.5 / 1.3), labels, equal=equal) > 0.04
 
 
 def test_wilson_intervals():

@@ -2,32 +2,42 @@
 
 Nothing is trained again: for each class a ridge regression leads from the hidden features h of its images to
 
-    v(h) = w . f(h),                    f = (1, standardised features, products of two of their leading components),
-    log s^2(h) = u . f(h),              fitted to the squared residuals of lattices left out of w in turn.
+    r(h) = w . f(h),                    f = (1, standardised features, products of two of their leading components),
+    v(h) = t + (r(h) - t) / b,          t the mean parameter, b the slope of r against the true parameter,
+    log s^2(h) = u . f(h),              fitted to the squared residuals of v.
 
-The products let v bend, which P* with its three separate ranges needs.  Away from the training images v is an
-extrapolation, so the scale grows there:
+b and the residuals are those of lattices that were left out of w in turn.  The products let v bend.  A regression
+draws what it is unsure of to the middle of its range; dividing by b undoes this (the classical estimator of [1]_), so
+that v is not biased towards the range trained on, and images from outside do not look as if they were from inside.
+1 - b is the share of the variance that the image does not tell: where b is near 0, v is mostly noise, and S says so.
+
+Away from the training images v is an extrapolation, so the scale grows there:
 
     S^2 = (s g)^2 + (W (g - 1))^2 + e^2,        g = max(1, d / d_95),
 
 with d the Mahalanobis distance of h to the mean of its class (one covariance for all classes, that within them), d_95
 the distance that 95 % of its training images do not exceed, W the standard deviation of the parameters trained on, and
 e the distance of v from the nearest parameter trained on: in a gap between ranges, or past their ends, the value is
-trusted no more than it was drawn out.  Last, split conformal prediction [1]_ [2]_: of images of *other lattices* the
-quantiles of |parameter - v| / S are the factors that make S the half width of a 68 % and of a 90 % interval.  Images
-of a lattice are alike, so that in the correction (1 - a) (1 + 1 / n) the n lattices count, not their images: with
-fewer than 3 (68 %) or 9 (90 %) of them no width can be promised, and it is infinite.
+trusted no more than it was drawn out.  This is a rule, not a theorem: coverage outside is to be measured.
+
+Last, split conformal prediction [2]_ [3]_: the quantiles of |parameter - v| / S over images of *other lattices* are the
+factors that make S the half width of a 68 % and of a 90 % interval.  The usual correction (1 + 1 / n) of the level
+counts independent images.  Those of one lattice are alike, so n is p (1 - p) over the variance, from lattice to
+lattice, of the share p below the quantile; at least the number of lattices, which it is for fewer than five.  Where the
+level exceeds 1 no width can be promised, and it is infinite.
 
 The network sees windows with their majority up, so p and 1 - p look alike.  For percolation the regression is one of
 q, the probability that a site is of the kind that is up in the window: q = 1 - p where the window was `flipped`.
 
-Shape letters: N, W = images, windows; H = hidden features; K = 7 classes; Q = leading components; F = 1 + H + Q (Q+1)/2.
+Shape letters: N, W = images, windows; H = hidden features; K = 7 classes; Q = leading components;
+F = 1 + H + Q (Q + 1) / 2.
 
 References
 ----------
-.. [1] Lei, G'Sell, Rinaldo, Tibshirani and Wasserman, J. Am. Stat. Assoc. 113, 1094 (2018),
+.. [1] Osborne, Int. Stat. Rev. 59, 309 (1991), doi:10.2307/1403690: a review of calibration, classical and inverse.
+.. [2] Lei, G'Sell, Rinaldo, Tibshirani and Wasserman, J. Am. Stat. Assoc. 113, 1094 (2018),
    doi:10.1080/01621459.2017.1307116.
-.. [2] Papadopoulos, Gammerman and Vovk, Proc. Artificial Intelligence and Applications (2008): normalised residuals.
+.. [3] Papadopoulos, Gammerman and Vovk, Proc. Artificial Intelligence and Applications (2008): normalised residuals.
 """
 
 from typing import NamedTuple
@@ -43,6 +53,8 @@ PENALTIES = 10.0 ** np.arange(-2, 5)  # an image adds about 1 to the sum of squa
 # Less than 1 % of the largest spread: there the rounding of bfloat16 would count as distance.
 LEAST_SPREAD = 0.01
 BENDS_TO = 3.0  # standard deviations of a component; past that the products stay as they are, and v goes on straight
+LEAST_SLOPE = 0.05  # v is drawn out 20 times at most
+FEWEST_LATTICES = 5
 _KNOTS = 129
 _TINY = 1e-6
 _PERCOLATION = np.array([model.family == "percolation" for model in MODELS])
@@ -76,7 +88,7 @@ def fit(train: Known, other: Known) -> dict[str, np.ndarray]:
     Returns
     -------
     dict of ndarray, float32
-        Rows of a class without images in `train` are NaN.
+        Rows of a class without images in `train` are NaN.  "slope" (K,) is b, what the images tell of the parameter.
 
     Raises
     ------
@@ -87,20 +99,19 @@ def fit(train: Known, other: Known) -> dict[str, np.ndarray]:
         if not (np.isfinite(known.hidden).all() and np.isfinite(known.parameters).all()):
             raise ValueError(f"{name}: hidden features or parameters that are not finite; leave those images out")
     width, components = train.hidden.shape[1], min(COMPONENTS, train.hidden.shape[1])
+    targets = _turn(train.parameters, train.labels, train.flipped)
     terms = 1 + width + components * (components + 1) // 2
     shapes = {
         "mean": (width,), "scale": (width,), "axes": (width, components), "value": (terms,), "spread": (terms,),
-        "limits": (2,), "near": (), "deviation": (), "knots": (_KNOTS,), "factors": (len(LEVELS),),
+        "limits": (2,), "near": (), "slope": (), "deviation": (), "knots": (_KNOTS,), "factors": (len(LEVELS),),
     }  # fmt: skip
     state = {name: np.full((len(MODELS), *shape), np.nan, np.float32) for name, shape in shapes.items()}
     state["whitening"] = whitening(train.hidden, train.labels)
-    targets = _turn(train.parameters, train.labels, train.flipped)
     for k in np.unique(train.labels):
         mine = train.labels == k
         for name, array in _fit_class(train.hidden[mine], targets[mine], train.lattices[mine], components).items():
             state[name][k] = array
-        distance = _distance(state, train.hidden[mine], k)
-        state["near"][k] = np.quantile(distance, 0.95)
+        state["near"][k] = np.quantile(_distance(state, train.hidden[mine], k), 0.95)
         state["factors"][k] = _factors(state, other, k)
     return state
 
@@ -151,7 +162,7 @@ def whitening(hidden: np.ndarray, labels: np.ndarray) -> np.ndarray:
     variance, axes = np.linalg.eigh(inner.T @ inner / len(inner))
     kept = variance >= max(LEAST_SPREAD**2 * variance[-1], np.finfo(float).tiny)
     kept[-1] = True
-    return np.float32(axes[:, kept] / np.sqrt(np.maximum(variance[kept], np.finfo(float).tiny)))
+    return np.ascontiguousarray(axes[:, kept] / np.sqrt(np.maximum(variance[kept], np.finfo(float).tiny)), np.float32)
 
 
 def _turn(parameters: np.ndarray, labels: np.ndarray, flipped: np.ndarray) -> np.ndarray:
@@ -172,7 +183,7 @@ def _fit_class(hidden: np.ndarray, targets: np.ndarray, lattices: np.ndarray, co
     part["axes"] = np.where(variance > _TINY * variance[0], axes / np.sqrt(np.maximum(variance, _TINY)), 0)
     design = _design(part, hidden)
     folds = _folds(lattices)
-    part["value"], guessed = _ridge(design, targets, folds)
+    part["value"], guessed, part["slope"] = _straighten(*_ridge(design, targets, folds), targets)
     squares = (targets - guessed) ** 2
     squares += _TINY * squares.mean() + np.finfo(float).tiny
     part["spread"], logarithms = _ridge(design, np.log(squares), folds)
@@ -180,6 +191,16 @@ def _fit_class(hidden: np.ndarray, targets: np.ndarray, lattices: np.ndarray, co
     part["deviation"] = targets.std()
     part["knots"] = np.quantile(targets, np.linspace(0, 1, _KNOTS))
     return part
+
+
+def _straighten(weights: np.ndarray, guessed: np.ndarray, targets: np.ndarray):
+    """Weights (F,) and guesses (N,) drawn out about the mean target by 1 / slope, and the slope; see the module."""
+    middle, off = targets.mean(), targets - targets.mean()
+    slope = off @ guessed / max(off @ off, np.finfo(float).tiny)
+    draw = 1 / np.clip(slope, LEAST_SLOPE, 1)
+    weights = draw * weights
+    weights[0] += (1 - draw) * middle
+    return weights, middle + draw * (guessed - middle), slope
 
 
 def _folds(lattices: np.ndarray) -> np.ndarray:
@@ -247,9 +268,28 @@ def _evaluate(state: dict, hidden: np.ndarray, k: int) -> tuple[np.ndarray, np.n
 def _factors(state: dict, other: Known, k: int) -> list[float]:
     """Half widths in units of S for each of LEVELS, from the images of class k in `other`."""
     mine = other.labels == k
-    count = len(np.unique(other.lattices[mine]))
     targets = _turn(other.parameters, other.labels, other.flipped)[mine]
     value, scale = _evaluate(state, other.hidden[mine], k)
     scores = np.abs(targets - value) / scale
-    wanted = [level * (1 + 1 / count) if count else np.inf for level in LEVELS]
-    return [float(np.quantile(scores, level, method="higher")) if level <= 1 else np.inf for level in wanted]
+    factors = []
+    for level in LEVELS:
+        count = independent(scores, other.lattices[mine], level)
+        wanted = level * (1 + 1 / count) if count else np.inf
+        factors.append(float(np.quantile(scores, wanted, method="higher")) if wanted <= 1 else np.inf)
+    return factors
+
+
+def independent(scores: np.ndarray, lattices: np.ndarray, level: float) -> float:
+    """How many independent scores tell the quantile at `level` as well as `scores` (N,) of some `lattices` (N,).
+
+    Between the number of lattices and N; with fewer than FEWEST_LATTICES their number, since their spread says little.
+    """
+    names, place = np.unique(lattices, return_inverse=True)
+    count = len(names)
+    if count < FEWEST_LATTICES:
+        return float(count)
+    below = scores <= np.quantile(scores, level)
+    share = below.mean()
+    excess = np.bincount(place, below - share)
+    variance = count / (count - 1) * np.sum(excess**2) / len(scores) ** 2
+    return float(np.clip(share * (1 - share) / max(variance, np.finfo(float).tiny), count, len(scores)))
