@@ -7,8 +7,8 @@ depend on the number of workers but for rounding.  Rank 0 leaves in the storage 
     log.jsonl            a line an epoch
     progress.json        how far the epoch is
 
-and in the end every worker its share of what the bundle is made of, outputs-RANK.npz.  Each file is written whole.  A checkpoint handed
-to Ray Train instead would count only when its controller next asks, seconds later.
+and in the end every worker its share of what the bundle is made of, outputs-RANK.npz.  Each file is written whole.  A
+checkpoint handed to Ray Train instead would count only when its controller next asks, seconds later.
 """
 
 import json

@@ -9,8 +9,8 @@ same in every magnification and with every camera.
 `observe` shows a film through one microscope.  `look` shows every training image through a microscope of its own,
 drawn by `draw`, and makes two levels of it again, as `hamscope.data.windows.binarize` does with real frames.
 
-A diffraction-limited lens has no Gaussian but an Airy disc, which has no standard deviation; its `psf_px` is that of the
-Gaussian with the same full width at half maximum.  In Fourier space, with f in cycles a pixel [1]_,
+A diffraction-limited lens has no Gaussian but an Airy disc, which has no standard deviation; its `psf_px` is that of
+the Gaussian with the same full width at half maximum.  In Fourier space, with f in cycles a pixel [1]_,
 
     Gaussian   exp(-2 pi^2 sigma^2 f^2)
     Airy       (2 / pi) (arccos v - v sqrt(1 - v^2)),   v = f / f_c < 1,   f_c = 1.0290 / (2.3548 sigma)

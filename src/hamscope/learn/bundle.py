@@ -2,7 +2,7 @@
 
     weights.safetensors      the weights
     clouds.safetensors       training logits of every class, for the confidence of III C
-    statistics.safetensors   what `hamscope.learn.trust` measured: the hidden layer's means and whitening, the regression
+    statistics.safetensors   what `hamscope.learn.trust` measured: means and whitening of the hidden layer, regression
                              of the parameter, confusions by resolution
     bundle.json              the card: network, classes, preprocessing, instrument, metrics, calibration, thresholds of
                              the scores, hashes, licence
@@ -19,16 +19,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save as arrays_to_bytes
 from safetensors.torch import load_file
 from safetensors.torch import save as tensors_to_bytes
+from torch import nn
 
 from hamscope.errors import ContractError, UserError
 from hamscope.learn.confidence import Clouds
-from hamscope.learn.network import NETWORKS, build
+from hamscope.learn.network import build
 from hamscope.models import CLASS_NAMES
 from hamscope.provenance import check_writable, sha256_file
 
@@ -42,7 +42,7 @@ MAX_CARD = 2**20  # bytes; a card has a few thousand
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle in memory: the network ready to evaluate, clouds of training logits, statistics by name, and the card."""
+    """A bundle in memory: the network ready to evaluate, clouds of training logits, statistics, and the card."""
 
     path: Path
     network: nn.Module

@@ -173,7 +173,7 @@ class InvariantNet(nn.Module):
     def standardise(self, images: torch.Tensor) -> None:
         """Scale the first weights by `images` (B, L, L): outputs of mean 0 and standard deviation 1 everywhere [1]_.
 
-        Features of domains vary little from image to image, and layers that start by shrinking what varies learn slowly.
+        Features of domains vary little from image to image; layers that begin by shrinking what varies learn slowly.
 
         References
         ----------

@@ -1,4 +1,4 @@
-"""What a network still tells apart at which resolution: confusions over a grid of point-spread functions and thresholds.
+"""What a network still tells apart at which resolution: confusions over widths of the blur, and thresholds.
 
 Every image is seen through a Gaussian point-spread function of each width, then thresholded at the fixed middle or by
 its own median or Otsu's threshold, with the network told of the width or not.
