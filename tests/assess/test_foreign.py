@@ -34,8 +34,7 @@ def peak(image: np.ndarray) -> tuple[float, float]:
 def test_images_are_two_level_and_keyed_by_their_number(family):
     """Image k depends neither on the count nor on the size of the stack; other numbers and seeds give others.
 
-    Seen to fail with one generator for the whole stack, with the number left out of the key, and with the seed left
-    out.
+    Seen to fail with the number left out of the key, and with the seed left out.
     """
     images = FAMILIES[family](7, 12, 64)
     assert images.shape == (12, 64, 64) and images.dtype == np.uint8
@@ -105,8 +104,8 @@ def test_windows_without_a_pattern_are_drawn_again():
 def test_variance_and_arcsine_law_of_a_smooth_field():
     """Correlation exp(-r^2 / 2 l^2), and of its signs (2 / pi) asin of that (Van Vleck, doi:10.1109/PROC.1966.4567).
 
-    Sixteen windows of 400 pixels, l = 4.  Standard errors about 0.005.  Seen to fail with amplitudes for their
-    squares (correlations at l / sqrt 2, off by 0.2), and with the variance normalised without the weight 2.
+    Sixteen windows of 400 pixels, l = 4.  Standard errors about 0.005.  Seen to fail with l sqrt 2
+    for l, and with the variance normalised without the weight 2.
     """
     rng, length, shifts = generator(), 4.0, np.array([1, 3, 6, 9])
     fields = [foreign.gaussian_field(rng, 400, lambda k: np.exp(-((k * length) ** 2) / 4)) for _ in range(16)]
@@ -120,9 +119,9 @@ def test_variance_and_arcsine_law_of_a_smooth_field():
 
 
 def test_spectrum_of_the_power_law():
-    """ln P against ln k has the slope -n, fitted on the rings k = 4 to 40 of the whole periodic field.
+    """ln P against ln k has the slope -n, fitted on the rings 4 to 40 of a window.
 
-    Twenty fields; standard error 0.02.  Seen to fail with k^-n as the amplitude (slope -2 n).
+    Twenty fields; standard error 0.02.  Seen to fail with k^-n as the amplitude.
     """
     rng, n = generator(), 2.3
     power = np.zeros((256, 256))
@@ -139,7 +138,7 @@ def test_spectrum_of_the_power_law():
 def test_labyrinths_have_one_wavelength_in_all_directions():
     """The mean power lies on the ring 2 pi / wavelength, half of it in each half of the directions.
 
-    Seen to fail with k0 = 1 / wavelength.
+    Seen to fail with k0 = 1 / wavelength and with waves along one axis alone.
     """
     power = np.zeros((200, 200))
     for seed in range(12):
@@ -154,7 +153,8 @@ def test_labyrinths_have_one_wavelength_in_all_directions():
 
 @pytest.mark.parametrize("angle", [0.0, 0.5, 2.2])
 def test_stripes_have_their_period_angle_and_share(angle):
-    """The strongest wave is that of the arguments.  Seen to fail with x and y exchanged and with half the period."""
+    """The strongest wave is that of the arguments.  Seen to fail with x and y exchanged, with twice
+    the period and with twice the share."""
     image = foreign.stripes(generator(), 200, 12.5, angle, 0.35, 0.0)
     period, direction = peak(image)
     assert period == pytest.approx(12.5, rel=0.02)
@@ -168,7 +168,7 @@ def test_stripes_have_their_period_angle_and_share(angle):
 def test_lattices_repeat(kind):
     """Moved by a period along each axis (square) or 2 / sqrt 3 periods along a row (triangular), an image stays.
 
-    Seen to fail with waves at 60 degrees for 90.
+    Seen to fail with waves at 60 degrees for 90, and at 90 for 120.
     """
     image = foreign.periodic(generator(), 240, kind, 12.0 if kind == "square" else 6 * 3**0.5, 0.0, 0.4)
     step = 12  # the period, or 2 / sqrt 3 of it, along y
@@ -197,7 +197,8 @@ def test_edges_of_poisson_voronoi_cells():
     Walls w wide cover 2 w / cell less what overlaps at the 2 / cell^2 corners, so w -> small; neighbours differ across
     the share 2 p (1 - p) of edges, which rows cross (2 / pi) 2 / cell times a pixel.  Eight windows of 600 pixels have
     about 1800 cells each: standard errors near 0.5 %.  Seen to fail with a margin of 0, with the distance to the
-    second centre for the bisector, and with one colour too many.
+    second centre for the bisector, with 1.2 times the
+    centres, and with a share 0.1 off.
     """
     walls = np.mean([foreign.voronoi_walls(generator(s), 600, 40.0, 0.04).mean() for s in range(8)])
     assert walls == pytest.approx(2 * 1.6 / 40, rel=0.05)
@@ -233,8 +234,8 @@ def test_high_temperature_series_of_the_potts_model(q):
     """(q <delta> - 1) / (q - 1) = t + 2 t^3 + O(t^4), t = (e^K - 1) / (e^K + q - 1) (Wu, RevModPhys.54.235).
 
     K = 0.5: t = 0.18 and 0.1.  The three steps of the next bonds round a square give the second term.  Thirty chains;
-    standard error 0.0015.  Seen to fail with proposals that leave out a state or offer the old one as the last, and
-    with K 5 % off.
+    standard error 0.0015.  Seen to fail for q = 3 with proposals that leave
+    out a state, and for both with K 5 % off.  Offering the old state as well is not seen: the equilibrium is the same.
     """
     found = []
     for seed in range(30):
@@ -268,10 +269,10 @@ def free_energy(u: np.ndarray, kappa: float) -> float:
 
 
 def test_separation_conserves_and_descends():
-    """The mean stays, the free energy never rises; a weak wave grows as dt (1 - kappa k^2) k^2 says.
+    """The mean stays, the free energy never rises; a weak wave grows as the linear equation says.
 
     With the splitting a step multiplies a wave by (1 + 3 dt k^2) / (1 + dt k^2 (2 + kappa k^2)).  Seen to fail with
-    the sign of kappa or of the drive turned, and with a drive that is not conserved (1 for k^2).
+    the sign of kappa or of the drive turned, with a drive that is not conserved (1 for k^2), and with 1 for the 2.
     """
     u = 0.2 + 0.3 * generator().standard_normal((90, 90))
     energies = []
@@ -281,7 +282,7 @@ def test_separation_conserves_and_descends():
         assert later.mean() == pytest.approx(u.mean(), abs=1e-5)
         u = later
     assert (np.diff(energies) < 1e-6).all() and energies[-1] < 0.75 * energies[1]
-    assert np.abs(np.quantile(u, [0.1, 0.9])).min() > 0.85
+    assert np.abs(np.quantile(u, [0.1, 0.9])).min() > 0.75
     k = 2 * np.pi * 6 / 90
     wave = 1e-3 * np.cos(k * np.arange(90)) * np.ones((90, 1))
     factor = (1 + 1.5 * k**2) / (1 + 0.5 * k**2 * (2 + 1.5 * k**2))
@@ -336,8 +337,7 @@ def test_text_is_written_in_lines():
 def test_textures_are_windows_of_photographs():
     """At magnification 1 a window is a crop of its photograph above the median, found among all places.
 
-    Seen to fail with rows and columns of the place exchanged in the photograph's shape, and with the mean for the
-    median.
+    Seen to fail with rows and columns of the place exchanged, and with a cut 5 % off the median.
     """
     photograph = data.coins()
     image = foreign.textures(generator(), 64, "coins", 1.0)
