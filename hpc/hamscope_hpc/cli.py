@@ -46,7 +46,7 @@ def simulate(config, out, ranks_per_lattice, checkpoint_every, hints, replace):
 
     comm = MPI.COMM_WORLD
     try:
-        pairs = dict(_pair(hint) for hint in hints)
+        pairs = dict(_pair("--mpi-io-hint", hint) for hint in hints)
         simulate(load_config(config), out, comm, ranks_per_lattice, replace, checkpoint_every, pairs)
     except (UserError, Stopped, Failed) as error:  # on all ranks alike
         if comm.rank == 0:
@@ -70,12 +70,14 @@ def simulate(config, out, ranks_per_lattice, checkpoint_every, hints, replace):
 @click.option("--out", required=True, help="The bundle folder to write.")
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1), help="Ray Train workers.")
 @click.option("--gpu/--cpu", default=None, help="Train on GPUs or on CPUs; by default GPUs where there are any.")
+@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a key of [train]; may be repeated.")
 @replace_option
-def train(config, slices, out, workers, gpu, replace):
+def train(config, slices, out, workers, gpu, changes, replace):
     """Train CONFIG's network on a SLICES file."""
     from hamscope_hpc.train import train
 
-    train(load_config(config), slices, out, workers=workers, use_gpu=gpu, replace=replace)
+    loaded = load_config(config, {"train": dict(_pair("--set", change) for change in changes)})
+    train(loaded, slices, out, workers=workers, use_gpu=gpu, replace=replace)
 
 
 @hamscope.command()
@@ -116,6 +118,22 @@ def report(file, out, replace):
     from hamscope.report import write_report
 
     print(write_report(file, out, replace=replace))
+
+
+@hamscope.command()
+@click.argument("bundles", nargs=-1, required=True, metavar="BUNDLE...")
+@click.option("--slices", required=True, help="Lattices that no bundle was trained on, such as configs/fresh.toml's.")
+@click.option("--training", help="The slices of the first bundle's training: for the baselines and for rejection.")
+@click.option("--larger", help="Slices of larger lattices, such as configs/larger.toml's.")
+@click.option("--scans", multiple=True, help="Frames that are foreign to all seven models; may be repeated.")
+@click.option("--images", default=300, show_default=True, type=click.IntRange(10), help="Windows a class.")
+@click.option("--out", required=True, help="The folder to write the page to.")
+@replace_option
+def assess(bundles, slices, training, larger, scans, images, out, replace):
+    """Measure what BUNDLES are worth: against blur, foreign patterns, their own error bars, and simple baselines."""
+    from hamscope.assess.page import write_assessment
+
+    print(write_assessment(list(bundles), slices, out, training, larger, list(scans), images, replace))
 
 
 @hamscope.command()
@@ -162,11 +180,12 @@ def run(config, frames, out, ranks, workers):
     run(config, out, list(frames), ranks=ranks, workers=workers)
 
 
-def _pair(hint: str) -> tuple[str, str]:
-    key, equals, value = hint.partition("=")
+def _pair(option: str, text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
     if not (key and equals):
-        raise UserError(f"--mpi-io-hint {hint}: write KEY=VALUE, such as striping_factor=8")
-    return key, value
+        example = "epochs=4" if option == "--set" else "striping_factor=8"
+        raise UserError(f"{option} {text}: write KEY=VALUE, such as {example}")
+    return key.strip(), value.strip()
 
 
 def say(message) -> None:

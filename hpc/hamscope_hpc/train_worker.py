@@ -32,7 +32,7 @@ from hamscope.provenance import whole_file
 STATE, LOG, PROGRESS = "state.pt", "log.jsonl", "progress.json"
 BATCH = 256
 STANDARD = 512  # images that `standardise` sees
-RESOLUTION_IMAGES = 4000  # validation images of which the confusions by resolution are counted
+RESOLUTION_IMAGES = 2000  # validation images of which the confusions by resolution are counted
 
 
 class Job(TypedDict):

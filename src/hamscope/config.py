@@ -310,8 +310,13 @@ class Config(Section):
         return self
 
 
-def load_config(path: str | Path) -> Config:
+def load_config(path: str | Path, changes: dict[str, dict[str, str]] | None = None) -> Config:
     """Read and check a TOML config.
+
+    Parameters
+    ----------
+    changes : dict, optional
+        Section -> key -> value as TOML (a text needs no quotes); "none" takes the key away.
 
     Raises
     ------
@@ -327,7 +332,22 @@ def load_config(path: str | Path) -> Config:
         raise ConfigError(f"{path}: is not text; give the path of a TOML config") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: is not TOML: {error}") from None
+    for section, keys in (changes or {}).items():
+        for key, text in keys.items():
+            table = data.setdefault(section, {})
+            if text == "none":
+                table.pop(key, None)
+            else:
+                table[key] = _toml_value(text)
     return parse_config(data, str(path))
+
+
+def _toml_value(text: str):
+    """A value as TOML has it, or the text itself."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
 
 
 def parse_config(data: dict, origin: str = "config") -> Config:

@@ -23,10 +23,11 @@ PAGE, MARK = "index.html", "report.json"
 SCHEMA = "hamscope-report"
 
 
-def write_page(source: str | Path, folder: str | Path, replace: bool, build) -> Path:
+def write_page(source: str | Path, folder: str | Path, replace: bool, build, also: str = "") -> Path:
     """Make `folder` the report of the file `source`, whole or not at all, and return the path of its page.
 
-    `build` takes an empty folder, writes the pictures there and returns the page as a text.  A folder that is the
+    `build` takes an empty folder, writes the pictures there and returns the page as a text; `also` stands for whatever
+    else it is made from.  A folder that is the
     report of this very file is left as it is.
 
     Raises
@@ -36,7 +37,7 @@ def write_page(source: str | Path, folder: str | Path, replace: bool, build) -> 
         (whatever `replace` says), or cannot be written.
     """
     folder = Path(folder)
-    inputs = sha256_text(canonical_json([__version__, sha256_file(source)]))
+    inputs = sha256_text(canonical_json([__version__, sha256_file(source), also]))
     if _is_done(folder, inputs, replace):
         print(f"report: {folder} is of these results, nothing to do", file=sys.stderr)
         return folder / PAGE

@@ -34,7 +34,7 @@ from matplotlib.patches import Patch
 from scipy.stats import rankdata
 
 from hamscope.assess.critical_series import PLANS, Series, series
-from hamscope.data.symmetry import reduce
+from hamscope.data.symmetry import prepare
 from hamscope.figures import COLOURS, FAINT, INK, STYLE, WIDTH, save
 from hamscope.learn.bundle import Bundle
 from hamscope.learn.network import predict
@@ -73,7 +73,8 @@ def assess(
 def distances(bundle: Bundle, drawn: Series) -> np.ndarray:
     """Distance of every image to the cloud of the class that drew it, shape (n, k), in sigmas of the cloud."""
     n, k, size, _ = drawn.images.shape
-    logits = predict(bundle.network, reduce(drawn.images.reshape(n * k, size, size)))
+    images = drawn.images.reshape(n * k, size, size)
+    logits = predict(bundle.network, prepare(images, bundle.network.arguments["symmetry"]))
     own = bundle.clouds.distance(logits)[:, CLASS_NAMES.index(drawn.plan.model)]
     return own.astype(float).reshape(n, k)
 

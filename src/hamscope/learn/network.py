@@ -69,7 +69,7 @@ class PaperNet(nn.Module):
         The window is too small to leave anything behind the last pooling.
     """
 
-    kind = "paper"
+    kind, conditioned = "paper", False
 
     def __init__(
         self, window: int, padding="valid", filters=(32, 64), hidden=256, dropout=0.5, classes=7, symmetry="reduced"
@@ -128,7 +128,7 @@ class InvariantNet(nn.Module):
         The window is too small, or is not even in front of each pooling: then D4 would move the pooled squares.
     """
 
-    kind = "invariant"
+    kind, conditioned = "invariant", True
 
     def __init__(self, window: int, filters=(24, 48, 64, 64), hidden=64, dropout=0.1, classes=7, symmetry="majority"):
         super().__init__()

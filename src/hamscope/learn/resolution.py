@@ -42,10 +42,12 @@ def confusions(network, source, numbers: np.ndarray, labels: np.ndarray) -> np.n
                 some, truth = numbers[first : first + _BATCH], labels[first : first + _BATCH]
                 views = views_of(len(some), psf, t)
                 seen = look(source.images[some], views, source.section.seed, 0, some)
-                images = prepare(seen, "reduced" if source.symmetry == "augmented" else source.symmetry)
-                for told in (0, 1):
+                images = prepare(seen, source.symmetry)
+                for told in range(1 + network.conditioned):
                     condition = views._replace(told=np.full(len(some), bool(told))).condition
                     np.add.at(counts[s, t, told], (truth, predict(network, images, condition).argmax(1)), 1)
+    if not network.conditioned:  # it does not listen
+        counts[:, :, 1] = counts[:, :, 0]
     return counts
 
 
