@@ -30,15 +30,8 @@ from hamscope.models import CLASS_NAMES
 from hamscope.provenance import check_writable, section_hash, software_versions, whole_file
 from hamscope_hpc.cluster import start_ray
 from hamscope_hpc.progress import duration
-from hamscope_hpc.train_worker import (
-    LOG,
-    PROGRESS,
-    Job,
-    gather_outputs,
-    load_state,
-    read_log,
-    train_worker,
-)
+from hamscope_hpc.train_log import LOG, copy_board, read_log
+from hamscope_hpc.train_worker import PROGRESS, Job, gather_outputs, load_state, train_worker
 
 CLOUD_POINTS = 8000  # of each class: enough for the nearest-neighbour search, and 1.5 MB a bundle
 MAX_FAILURES = 2  # times that lost workers are replaced
@@ -97,7 +90,7 @@ def train(
         _fit(job, workers, use_gpu)
     card = _publish(out, storage, config.train, slices, wanted, {"inputs_sha256": inputs}, workers)
     shutil.rmtree(storage)
-    _say(f"{out}: validation accuracy {100 * card['metrics']['accuracy']:.2f} %")
+    _say(f"{out}: validation accuracy {100 * card['metrics']['accuracy']:.2f} %; {_typical(read_log(out / LOG))}")
     return out
 
 
@@ -252,8 +245,7 @@ class Follower:
             self._print(
                 f"epoch {self.shown}/{self.epochs}: loss {line['train_loss']:.4f}, accuracy "
                 f"{100 * line['train_accuracy']:.2f} %; validation {line['validation_loss']:.4f}, "
-                f"{100 * line['validation_accuracy']:.2f} %; {line['images_per_second']:.0f} images/s, "
-                f"{duration(line['seconds'])}"
+                f"{100 * line['validation_accuracy']:.2f} %; {speed(line)}, {duration(line['seconds'])}"
             )
 
     def _show_share(self) -> None:
@@ -269,6 +261,21 @@ class Follower:
     def _print(self, text: str, end: str = "\n") -> None:
         self.last = time.monotonic()
         print(f"{chr(13) + chr(27) + '[K' if self.terminal else ''}train: {text}", end=end, file=sys.stderr, flush=True)
+
+
+def speed(line: dict) -> str:
+    """What a line of the log says of the speed, in words."""
+    return (
+        f"{line['images_per_second']:.0f} images/s, {100 * line['flops_share']:.0f} % of the matrix limit, "
+        f"waited {line['waited'] * line['seconds']:.1f} s ({100 * line['waited']:.1f} %) for images"
+    )
+
+
+def _typical(log: list[dict]) -> str:
+    """Medians over the epochs, in words."""
+    names = ("images_per_second", "seconds", "flops_share", "waited", "flops_limit")
+    median = {name: float(np.median([line[name] for line in log])) for name in names}
+    return f"an epoch: {speed(median)}; the limit is {median['flops_limit'] / 1e9:.0f} GFLOP/s"
 
 
 def _publish(
@@ -302,6 +309,7 @@ def _publish(
             points[k, : len(cloud)] = cloud
         figures.clouds(points, folder / "clouds.png")
         shutil.copyfile(storage / LOG, folder / LOG)
+        copy_board(storage, folder)
 
     write_bundle(out, network, clouds, statistics, card, pictures_and_log)
     return card

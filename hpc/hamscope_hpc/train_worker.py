@@ -4,7 +4,7 @@ Every worker holds all images and takes its share of each global batch, so the g
 depend on the number of workers but for rounding.  Rank 0 leaves in the storage folder, which all nodes see,
 
     state.pt             weights, optimizer and log after the last epoch: where every worker starts, first or again
-    log.jsonl            a line an epoch
+    log.jsonl            a line an epoch, and tensorboard/ the same; see hamscope_hpc.train_log
     progress.json        how far the epoch is
 
 and in the end every worker its share of what the bundle is made of, outputs-RANK.npz.  Each file is written whole.  A
@@ -27,9 +27,11 @@ from hamscope.data.symmetry import majority_is_down
 from hamscope.learn import training
 from hamscope.learn.network import outputs
 from hamscope.learn.resolution import confusions
+from hamscope.learn.speed import loader_threads, matrix_limit, training_flops
 from hamscope.provenance import whole_file
+from hamscope_hpc.train_log import LOG, Board, write_log
 
-STATE, LOG, PROGRESS = "state.pt", "log.jsonl", "progress.json"
+STATE, PROGRESS = "state.pt", "progress.json"
 BATCH = 256
 STANDARD = 512  # images that `standardise` sees
 RESOLUTION_IMAGES = 2000  # validation images of which the confusions by resolution are counted
@@ -57,10 +59,13 @@ def train_worker(job: Job) -> None:
     network = training.make_network(section, slices.images.shape[1])
     source = training.Source(slices.images, section, network.arguments["symmetry"])
     network.standardise(torch.as_tensor(source(spread_over(fit, STANDARD), 0)[0]))
+    precision = training.choose_precision(section.precision, device)
+    flops = training_flops(network, slices.images.shape[1])
+    [limit] = _sums([matrix_limit(precision, device)], device)
     model = ray.train.torch.prepare_model(network)
     optimizer = torch.optim.Adam(network.parameters(), lr=section.learning_rate, fused=True)
     log = _restore(storage, network, optimizer)
-    precision = training.choose_precision(section.precision, device)
+    board = Board(storage, len(log)) if rank == 0 else None
     held_out = validation[rank::world]
     for epoch in range(len(log) + 1, section.epochs + 1):
         begin = time.monotonic()
@@ -69,19 +74,28 @@ def train_worker(job: Job) -> None:
             group["lr"] = rate
         sums = training.train_epoch(
             model, optimizer, source, fit, labels[fit], seed=section.seed, epoch=epoch, batch_size=section.batch_size,
-            rank=rank, world=world, precision=precision, device=device, tick=_ticker(storage, epoch, rank),
+            rank=rank, world=world, precision=precision, device=device,
+            loaders=loader_threads(job["threads"], device), tick=_ticker(storage, epoch, rank),
         )  # fmt: skip
         line = {"epoch": epoch, **_averages("train", sums.loss, sums.correct, sums.images, device)}
-        seconds = time.monotonic() - begin
+        speed = _speed(len(fit), time.monotonic() - begin, sums.waited, flops, limit)
         line |= _averages("validation", *_evaluate(network, source, held_out, labels[held_out]), device)
-        speed = {
-            "images_per_second": round(len(fit) / seconds, 1), "seconds": round(seconds, 3),
-            "waited": round(sums.waited / seconds, 4),
-        }  # fmt: skip
         log.append(line | {"learning_rate": rate} | speed)
-        if rank == 0:
+        if board:
+            board.show(log[-1])  # before the checkpoint: an epoch that is shown twice counts once, see Board
             _checkpoint(storage, network, optimizer, log)
+    if board:
+        board.close()
     _measure(job, network.eval(), source, labels, validation, rank, world)
+
+
+def _speed(images: int, seconds: float, waited: float, flops: int, limit: float) -> dict[str, float]:
+    """What the log says of the speed of an epoch; see `hamscope_hpc.train_log`."""
+    return {
+        "images_per_second": round(images / seconds, 1), "seconds": round(seconds, 3),
+        "waited": round(waited / seconds, 4), "flops_share": round(flops * images / seconds / limit, 4),
+        "flops_limit": round(limit),
+    }  # fmt: skip
 
 
 def _measure(job: Job, network, source, labels, validation, rank: int, world: int) -> None:
@@ -120,11 +134,6 @@ def gather_outputs(storage: Path, world: int) -> dict[str, np.ndarray]:
     return gathered
 
 
-def read_log(path: Path) -> list[dict]:
-    """The lines of a log; none where there is no log."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
 def load_state(storage: Path) -> dict | None:
     """The state dicts of `network` and `optimizer` and the `log` after the last epoch; None before the first.
 
@@ -144,19 +153,23 @@ def _evaluate(network, source, numbers: np.ndarray, labels: np.ndarray) -> tuple
 
 def _averages(name: str, loss: float, correct: int, count: int, device: str) -> dict[str, float]:
     """Loss and accuracy over the images of all workers, from the sums of this one."""
-    total = torch.tensor([loss, correct, count], dtype=torch.float64, device=device)
+    loss, correct, count = _sums([loss, correct, count], device)
+    return {f"{name}_loss": loss / count, f"{name}_accuracy": correct / count}
+
+
+def _sums(numbers: list[float], device: str) -> list[float]:
+    """Of each of the numbers the sum over all workers."""
+    total = torch.tensor(numbers, dtype=torch.float64, device=device)
     if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
         torch.distributed.all_reduce(total)
-    loss, correct, count = total.tolist()
-    return {f"{name}_loss": loss / count, f"{name}_accuracy": correct / count}
+    return total.tolist()
 
 
 def _checkpoint(storage: Path, network: torch.nn.Module, optimizer: torch.optim.Optimizer, log: list[dict]) -> None:
     """Keep the state after an epoch."""
     with whole_file(storage / STATE) as temporary:
         torch.save({"network": network.state_dict(), "optimizer": optimizer.state_dict(), "log": log}, temporary)
-    with whole_file(storage / LOG) as temporary:
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in log))
+    write_log(storage / LOG, log)
 
 
 def _restore(storage: Path, network: torch.nn.Module, optimizer: torch.optim.Optimizer) -> list[dict]:

@@ -1,6 +1,7 @@
 """`train` on a real Ray: the same network from any number of workers, after a lost worker, and after a stop.
 
-The slices are small patterns that a network tells apart within a few epochs; no physics.
+The slices are small patterns that a network tells apart within a few epochs; no physics.  Two networks are trained: the
+paper's on sharp images, and the invariant one on images seen through an instrument.
 """
 
 import io
@@ -24,8 +25,8 @@ from hamscope.data import slices
 from hamscope.data.symmetry import reduce
 from hamscope.errors import Stopped, UserError
 from hamscope.learn.bundle import read_bundle
-from hamscope.learn.network import predict
-from hamscope.learn.training import split
+from hamscope.learn.network import outputs
+from hamscope.learn.training import Source, split
 from hamscope.models import CLASS_NAMES
 from hamscope_hpc import train as program
 from hamscope_hpc.train import train
@@ -51,6 +52,7 @@ def make_slices(path: Path, classes=tuple(PATTERNS), lattices: int = 32) -> Path
     images = np.concatenate([PATTERNS[name](lattice) for name, lattice in which])
     columns = {name: np.zeros(len(images), "u1" if name == "model" else c.dtype) for name, c in slices.COLUMNS.items()}
     columns["model"] = np.repeat([CLASS_NAMES.index(name) for name, _ in which], A_LATTICE)
+    columns["parameter"] = np.repeat([0.5 + 0.01 * lattice for _, lattice in which], A_LATTICE)
     columns["lattice"] = np.repeat([lattice for _, lattice in which], A_LATTICE)
     with h5py.File(path, "w") as file:
         slices.create(file, len(images), WINDOW)
@@ -68,6 +70,11 @@ def make_config(**section) -> Config:
     return parse_config(
         {"name": "test", "simulate": {"seed": 1, "image_size": WINDOW, "P-2D": percolation}, "train": given | section}
     )
+
+
+BLURRED = {
+    "network": "invariant", "filters": [8, 16], "hidden": 16, "dropout": 0.1, "instrument": {"psf_px": [0, 1.5]},
+}  # fmt: skip
 
 
 def weights(bundle: Path) -> dict[str, np.ndarray]:
@@ -133,24 +140,48 @@ def data(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def one_worker(data, local_ray, impatient, tmp_path_factory) -> Path:
-    """The bundle of a clean run on one worker."""
-    return train(make_config(), data, tmp_path_factory.mktemp("one") / "bundle")
+def trained(data, local_ray, impatient, tmp_path_factory):
+    """A function (workers, section) to the bundle of a clean run, which is trained when it is first asked for."""
+    made = {}
+
+    def bundle(workers: int, **section) -> Path:
+        key = workers, "instrument" in section
+        if key not in made:
+            made[key] = train(make_config(**section), data, tmp_path_factory.mktemp("clean") / "bundle", workers)
+        return made[key]
+
+    return bundle
 
 
 @pytest.fixture(scope="module")
-def two_workers(data, local_ray, impatient, tmp_path_factory) -> Path:
+def one_worker(trained) -> Path:
+    """The bundle of a clean run on one worker."""
+    return trained(1)
+
+
+@pytest.fixture(scope="module")
+def two_workers(trained) -> Path:
     """The bundle of a clean run on two workers."""
-    return train(make_config(), data, tmp_path_factory.mktemp("two") / "bundle", workers=2)
+    return trained(2)
 
 
-def test_the_bundle_is_whole_and_says_what_was_measured(one_worker, data):
-    """The card's numbers are those of the network in the bundle on the images that were held out."""
-    bundle = read_bundle(one_worker)
+@pytest.mark.parametrize("section", [{}, BLURRED], ids=["paper", "invariant"])
+def test_the_bundle_is_whole_and_says_what_was_measured(section, trained, data):
+    """The card's numbers are those of the network in the bundle on the held-out images, as the instrument shows them.
+
+    Seen to fail for the invariant network with its orbits left behind on "meta" when the bundle is read, and with the
+    images of the clouds seen in epoch 1.
+    """
+    folder = trained(1, **section)
+    bundle = read_bundle(folder)
     truth = slices.read_slices(data)
     fit, validation = split(truth.columns, 0.2, 3)
-    answers = predict(bundle.network, reduce(truth.images[validation])).argmax(1)
-    labels = truth.columns["model"][validation]
+    source = Source(truth.images, make_config(**section).train, bundle.card["network"]["symmetry"])
+
+    def logits(numbers):
+        return outputs(bundle.network, *source(numbers, 0)).logits
+
+    answers, labels = logits(validation).argmax(1), truth.columns["model"][validation]
     metrics = bundle.card["metrics"]
     assert metrics["accuracy"] == pytest.approx((answers == labels).mean()) and metrics["accuracy"] > 0.6
     for k, name in enumerate(CLASS_NAMES):
@@ -158,13 +189,17 @@ def test_the_bundle_is_whole_and_says_what_was_measured(one_worker, data):
         assert np.array_equal(metrics["confusion"][k], np.bincount(answers[of_class], minlength=7))
         assert of_class.any() == (name in PATTERNS) == (name in metrics["per_class"])
         own = fit[truth.columns["model"][fit] == k]
-        cloud = predict(bundle.network, reduce(truth.images[own]))
-        assert np.allclose(bundle.clouds.points[k], cloud, atol=1e-5)
-    assert {path.name for path in one_worker.iterdir()} == {
-        "bundle.json", "weights.safetensors", "clouds.safetensors", "log.jsonl", "learning_curve.png",
-        "confusion.png", "clouds.png",
+        assert np.allclose(bundle.clouds.points[k], logits(own) if len(own) else 0, atol=1e-5)
+    sharp = bundle.card["resolution"]["fixed"][0]
+    if not section:  # without an instrument both look at the same images
+        assert sharp == pytest.approx(metrics["accuracy"], abs=1e-4)
+        np.testing.assert_array_equal(source(validation, 0)[0], reduce(truth.images[validation]))
+    assert bundle.statistics["resolution"].sum() == bundle.statistics["resolution"].size // 49 * len(validation)
+    assert {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} == {
+        "bundle.json", "weights.safetensors", "clouds.safetensors", "statistics.safetensors", "log.jsonl",
+        "learning_curve.png", "confusion.png", "clouds.png", "tensorboard/events.out.tfevents.0000",
     }  # fmt: skip
-    assert list(one_worker.parent.iterdir()) == [one_worker]  # no storage is left
+    assert list(folder.parent.iterdir()) == [folder]  # no storage is left
 
 
 def test_the_log_has_a_line_an_epoch(one_worker):
@@ -176,20 +211,26 @@ def test_the_log_has_a_line_an_epoch(one_worker):
     assert log[-1]["validation_loss"] == card["metrics"]["loss"]
 
 
-def test_two_workers_train_the_network_of_one(one_worker, two_workers):
-    """Weights agree within rounding (4e-8 was measured) after five epochs of 14 batches, all of them odd in size.
+@pytest.mark.parametrize("workers", [2, 3])
+@pytest.mark.parametrize("section", [{}, BLURRED], ids=["paper", "invariant"])
+def test_any_number_of_workers_trains_the_network_of_one(workers, section, trained):
+    """Weights agree within rounding after five epochs of 14 batches, all of them odd in size; so do losses.
 
+    TODO measured.
     Seen to fail with shares cut from a permutation of each worker's own, and (the confusion) with the logits of the
     workers put one behind the other instead of back in order.
     """
-    one, two = weights(one_worker), weights(two_workers)
+    bundles = trained(1, **section), trained(workers, **section)
+    one, many = map(weights, bundles)
+    print({name: float(np.abs(one[name] - many[name]).max()) for name in one})
     for name in one:
-        assert np.allclose(one[name], two[name], rtol=0, atol=1e-6), name
-    logs = log_of(one_worker / "log.jsonl"), log_of(two_workers / "log.jsonl")
-    for a, b in zip(*logs):
+        assert np.allclose(one[name], many[name], rtol=0, atol=1e-6), name
+    for a, b in zip(*(log_of(bundle / "log.jsonl") for bundle in bundles)):
         assert a["train_loss"] == pytest.approx(b["train_loss"], abs=1e-4)
         assert a["validation_loss"] == pytest.approx(b["validation_loss"], abs=1e-4)
-    assert read_bundle(one_worker).card["metrics"]["confusion"] == read_bundle(two_workers).card["metrics"]["confusion"]
+    cards = [read_bundle(bundle).card for bundle in bundles]
+    assert cards[0]["metrics"]["confusion"] == cards[1]["metrics"]["confusion"]
+    assert cards[0]["resolution"] == cards[1]["resolution"]
 
 
 def test_a_stopped_run_goes_on_and_equals_the_clean_run(one_worker, data, tmp_path, capfd, monkeypatch):
@@ -304,7 +345,7 @@ def test_what_cannot_be_trained_is_refused_in_one_line(data, tmp_path):
         (make_config(), one_class, 1, r"holds P\* only"),
         (make_config(), one_lattice, 1, "one lattice"),
         (make_config(), tmp_path / "missing.h5", 1, "no such file"),
-        (make_config(), data, 3, r"--workers 3: Ray has 2 CPUs"),
+        (make_config(), data, 4, r"--workers 4: Ray has 3 CPUs"),
         (no_section, data, 1, r"\[train\]"),
     ):
         with pytest.raises(UserError, match=message) as raised:

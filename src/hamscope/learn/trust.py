@@ -90,18 +90,21 @@ def calibrated(logits: np.ndarray, labels: np.ndarray, temperature: float) -> di
 
 
 def covered(state: dict, hidden: np.ndarray, known: Images) -> dict:
-    """Per class: the share of images whose parameter lies in its 68 and 90 % interval, and the mean half widths."""
+    """Per class: the share of images whose parameter lies in its 68 and 90 % interval, and the mean half width.
+
+    The half width is None where it is infinite: there were too few lattices to promise one.
+    """
     value, sigma, half = parameters.predict(state, hidden, known.label, known.flipped)
     table = {}
     for k, name in enumerate(CLASS_NAMES):
         mine = known.label == k
         if mine.any() and np.isfinite(value[mine]).all():
-            truth = known.value[mine]
+            truth, width = known.value[mine], float(sigma[mine].mean())
             table[name] = {
                 "images": int(mine.sum()), "lattices": len(np.unique(known.lattice[mine])),
                 "in68": parameters.coverage(value[mine], sigma[mine], truth),
                 "in90": parameters.coverage(value[mine], half[mine], truth),
-                "sigma68": float(sigma[mine].mean()), "slope": float(state["slope"][k]),
+                "sigma68": width if np.isfinite(width) else None, "slope": float(state["slope"][k]),
                 "rms": float(np.sqrt(np.mean((value[mine] - truth) ** 2))),
             }  # fmt: skip
     return table
