@@ -214,7 +214,8 @@ class SquareConv(nn.Module):
         orbit = [
             pairs.index((max(abs(r), abs(c)), min(abs(r), abs(c)))) for r in range(-half, 3) for c in range(-half, 3)
         ]
-        self.register_buffer("orbit", torch.tensor(orbit), persistent=False)
+        # On the CPU by name: a network is built on "meta" before its weights are read, and no file holds these numbers.
+        self.register_buffer("orbit", torch.tensor(orbit, device="cpu"), persistent=False)
         bound = (inputs * _KERNEL**2) ** -0.5
         self.weight = nn.Parameter(torch.empty(outputs, inputs, len(pairs)).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(outputs).uniform_(-bound, bound))
