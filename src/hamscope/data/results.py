@@ -24,6 +24,7 @@ The report needs nothing but this file.  Per-class columns follow the order of t
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -131,6 +132,14 @@ def write_results(path: str | Path, results: Results) -> None:
         file.attrs["content_sha256"] = digest.hexdigest()
         file.flush()
         file.attrs["complete"] = True
+
+
+def add_attribute(path: str | Path, name: str, value) -> None:
+    """Give a results file that is there one more root attribute, or another value of it; whole or not at all."""
+    with whole_file(path) as temporary:
+        shutil.copyfile(path, temporary)
+        with h5py.File(temporary, "r+") as file:
+            file.attrs[name] = canonical_json(value)
 
 
 def _hash(digest, name: str, values: np.ndarray | h5py.Dataset) -> None:
