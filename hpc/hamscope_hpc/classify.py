@@ -82,7 +82,10 @@ def classify(
     loaded = read_bundle(bundle or default_bundle())
     refs = told(list_frames(frames, loaded.window), options)
     keys = part_keys(refs, loaded, options)
-    named = [[key, ref.source, ref.page, str(ref.temperature), ref.direction, str(ref.psf_px)] for key, ref in zip(keys, refs)]
+    named = [
+        [key, ref.source, ref.page, str(ref.temperature), ref.direction, str(ref.psf_px)]
+        for key, ref in zip(keys, refs)
+    ]
     inputs = section_hash(options, loaded.sha256, canonical_json(named))
     if _is_done(out, inputs, replace):
         _say(f"{out} was made from these frames, this bundle and these options; nothing to do")

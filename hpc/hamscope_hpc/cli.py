@@ -95,8 +95,12 @@ def train(config, slices, out, workers, gpu, replace):
     type=click.Choice(CONFIDENCE),
     help="What makes a window confident: the score of the bundle, another one, or a reading of the paper's flag.",
 )
-@click.option("--psf-px", type=click.FloatRange(0), metavar="PIXELS",
-              help="Standard deviation of the microscope's point-spread function; left out, it is not known.")
+@click.option(
+    "--psf-px",
+    type=click.FloatRange(0),
+    metavar="PIXELS",
+    help="Standard deviation of the microscope's point-spread function; left out, it is not known.",
+)
 @click.option("--sweep-psf", is_flag=True, help="Also show the verdict against the assumed width, 0 to 3 pixels.")
 @click.option("--actors", type=click.IntRange(1), help="Processes that classify; by default one a core or a GPU.")
 @replace_option

@@ -1,6 +1,6 @@
 """`hamscope classify --sweep-psf`: the verdict against the assumed resolution, beside the results and within them.
 
-    results.h5, frames --> at most 500 windows a source --> results.sweep.png, results.sweep.csv, attribute `sweep`
+results.h5, frames --> at most 500 windows a source --> results.sweep.png, results.sweep.csv, attribute `sweep`
 """
 
 import sys

@@ -29,9 +29,7 @@ def parameter_line(results: Results, rows: list[int], model: str, card: dict) ->
     if not np.isfinite(halves[0]):
         return f"{symbol} = {value:.2g}, without an error bar: too few lattices stand behind it."
     digits = _digits(halves[0])
-    bars = [
-        f"± {half:.{digits}f} ({100 * level:.0f} %)" for level, half in zip(_LEVELS, halves) if np.isfinite(half)
-    ]
+    bars = [f"± {half:.{digits}f} ({100 * level:.0f} %)" for level, half in zip(_LEVELS, halves) if np.isfinite(half)]
     remarks = _remarks(model, value, halves[0], card)
     return f"{symbol} = {value:.{digits}f} {', '.join(bars)}{''.join(f'; {remark}' for remark in remarks)}."
 

@@ -154,7 +154,9 @@ class Verdict:
                 f"treat as none of the seven, although {shares}."
             )
         if self.kind == INSEPARABLE:
-            return f"Undecided: at this resolution an answer {self.model} stands for almost any class; {shares}; {sure}."
+            return (
+                f"Undecided: at this resolution an answer {self.model} stands for almost any class; {shares}; {sure}."
+            )
         if self.kind == SMALL:
             return f"Probably {self.name}, but the sample is too small to decide: {shares}; {sure}."
         if self.kind == UNDECIDED:
@@ -408,8 +410,8 @@ def bundle_card(attributes: dict) -> dict:
     card = dict(card) if isinstance(card, dict) else {}
     sounds = {
         "instrument": _sound_instrument, "resolution": _sound_resolution,
-        "trained": lambda all: all(len(own) == 2 and np.isfinite(np.array(own, float)).all() for own in all.values()),
-        "coverage": lambda all: all(np.isfinite(float(own.get("slope", 0))) for own in all.values()),
+        "trained": lambda of: all(len(own) == 2 and np.isfinite(np.array(own, float)).all() for own in of.values()),
+        "coverage": lambda of: all(np.isfinite(float(own.get("slope", 0))) for own in of.values()),
     }  # fmt: skip
     for name, sound in sounds.items():
         try:
