@@ -10,8 +10,12 @@ from hamscope.models import CLASS_NAMES
 
 ATTRIBUTES = {
     "bundle_sha256": "5f" * 32,
-    "bundle": {"accuracy": 0.9931, "instrument": "none: sharp simulated images", "network": {"hidden": 256}},
-    "config": {"stride": 8, "threshold": 0.5, "up": "bright", "confidence": "componentwise"},
+    "bundle": {
+        "accuracy": 0.9931, "network": {"hidden": 256}, "temperature": 1.2,
+        "instrument": {"summary": "none: sharp simulated images", "psf_px": [0.0, 0.0]},
+    },
+    "config": {"stride": 8, "threshold": 0.5, "up": "bright", "confidence": "componentwise", "psf_px": None},
+    "score": "componentwise", "bundle_is_default": False,
     "window": 100, "stride": 8, "inputs_sha256": "a0" * 32,
     "software": {"hamscope": "0.1.0", "numpy": "2.4.6", "torch": "2.13.0"},
 }  # fmt: skip
@@ -19,7 +23,8 @@ ATTRIBUTES = {
 
 def table(frames: list[dict], attributes: dict | None = None) -> Results:
     """Results of frames given as dicts: source, index, shares {class: share}, sure {class: share}, windows, up,
-    independent, kelvin, direction, distance {class: sigma}; whatever is left out is zero, unknown or 0.5 up."""
+    independent, kelvin, direction, distance {class: sigma}, chances {class: probability} (by default the shares),
+    parameter, half68, half90 {class: value}, psf_px, adaptive; whatever is left out is zero, unknown or 0.5 up."""
     F, rng = len(frames), np.random.default_rng(5)
 
     def column(name, default):
@@ -30,10 +35,15 @@ def table(frames: list[dict], attributes: dict | None = None) -> Results:
         values[column("windows", 100) == 0] = np.nan
         return values
 
+    for frame in frames:
+        frame.setdefault("chances", frame.get("shares", {}))
     centres = 14 * np.eye(7) - 4
     return Results(
         fractions=by_class("shares", 0.0), confident_fractions=by_class("sure", 0.0),
         logits_mean=np.zeros((F, 7)), cloud_distance=by_class("distance", 9.0),
+        probabilities=by_class("chances", 0.0), parameter=by_class("parameter", np.nan),
+        parameter_half68=by_class("half68", np.nan), parameter_half90=by_class("half90", np.nan),
+        psf_px=column("psf_px", np.nan).astype(float), adaptive=column("adaptive", 0).astype(np.uint8),
         n_windows=column("windows", 100), n_independent=column("independent", 9),
         up_fraction=column("up", 0.5).astype(float),
         logits_sample=np.full((F, 512, 7), np.nan, np.float32), preview=np.ones((F, 32, 32), np.uint8),

@@ -13,6 +13,7 @@ import sys
 import time
 from collections import defaultdict
 from contextlib import closing
+from dataclasses import replace as changed
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +21,14 @@ import ray
 import torch
 
 from hamscope.config import Classify
+from hamscope.data import instrument
 from hamscope.data.frames import FrameRef, list_frames, read_frame
 from hamscope.data.parts import assemble, band_part, merge, read_part, write_part
 from hamscope.data.results import read_attributes, write_results
-from hamscope.data.windows import bands, binarize, window_grid
+from hamscope.data.windows import bands, binarize, has_two_levels, window_grid
 from hamscope.errors import ContractError, FrameError, Stopped, UserError
-from hamscope.learn.bundle import Bundle, read_bundle
-from hamscope.learn.dense import classify_band
+from hamscope.learn.bundle import Bundle, default_bundle, read_bundle
+from hamscope.learn.dense import classify_band, score_name
 from hamscope.provenance import (
     canonical_json,
     check_writable,
@@ -45,7 +47,12 @@ _REHEARSAL = 64  # windows that are timed before the start
 
 
 def classify(
-    frames: list[str], bundle: str | Path, out: str | Path, options: Classify, actors: int | None = None, replace=False
+    frames: list[str],
+    bundle: str | Path | None,
+    out: str | Path,
+    options: Classify,
+    actors: int | None = None,
+    replace=False,
 ) -> Path:
     """Classify every window of the frames and write `out`; return its path.
 
@@ -55,6 +62,8 @@ def classify(
     ----------
     frames : list of str
         Files, folders and globs; see `hamscope.data.frames`.
+    bundle : str, Path or None
+        The folder of a bundle; None for the one that comes with hamscope.
     actors : int, optional
         Processes that classify; by default one a GPU, or one a core where there is no GPU.
     replace : bool
@@ -70,10 +79,13 @@ def classify(
     """
     out = Path(out).absolute()
     check_writable(out)
-    loaded = read_bundle(bundle)
-    refs = list_frames(frames, loaded.window)
+    loaded = read_bundle(bundle or default_bundle())
+    refs = told(list_frames(frames, loaded.window), options)
     keys = part_keys(refs, loaded, options)
-    named = [[key, ref.source, ref.page, str(ref.temperature), ref.direction] for key, ref in zip(keys, refs)]
+    named = [
+        [key, ref.source, ref.page, str(ref.temperature), ref.direction, str(ref.psf_px)]
+        for key, ref in zip(keys, refs)
+    ]
     inputs = section_hash(options, loaded.sha256, canonical_json(named))
     if _is_done(out, inputs, replace):
         _say(f"{out} was made from these frames, this bundle and these options; nothing to do")
@@ -83,6 +95,7 @@ def classify(
     attributes = {
         "inputs_sha256": inputs, "bundle_sha256": loaded.sha256, "config": options.model_dump(mode="json"),
         "config_sha256": sha256_text(section_json(options)), "bundle": loaded.essentials,
+        "bundle_is_default": bundle is None, "score": score_name(loaded, options.confidence),
         "window": loaded.window, "stride": options.stride,
         "software": software_versions("numpy", "scikit-image", "scipy", "torch", "ray"),
     }  # fmt: skip
@@ -98,10 +111,18 @@ def classify(
     return out
 
 
+def told(refs: list[FrameRef], options: Classify) -> list[FrameRef]:
+    """The frames with the width of the point-spread function in the options, where there is one, in place of theirs."""
+    return refs if options.psf_px is None else [changed(ref, psf_px=options.psf_px) for ref in refs]
+
+
 def part_keys(refs: list[FrameRef], bundle: Bundle, options: Classify) -> list[str]:
-    """The name of the part of every frame: a hash of its file, place therein, the bundle, the options and hamscope."""
+    """The name of the part of every frame: a hash of its file, place therein, microscope, bundle, options, hamscope."""
     hashes = {path: sha256_file(path) for path in dict.fromkeys(ref.path for ref in refs)}
-    return [section_hash(options, bundle.sha256, hashes[ref.path], ref.array, str(ref.page)) for ref in refs]
+    return [
+        section_hash(options, bundle.sha256, hashes[ref.path], ref.array, str(ref.page), str(ref.psf_px))
+        for ref in refs
+    ]
 
 
 class BandClassifier:
@@ -112,7 +133,7 @@ class BandClassifier:
         self.bundle, self.options, self.folder = read_bundle(bundle, device), options, Path(folder)
         if self.bundle.sha256 != sha256:
             raise UserError(f"{bundle}: was changed meanwhile; start again")
-        self.key, self.grey, self.image = "", None, None
+        self.key, self.grey, self.image, self.adaptive = "", None, None, False
 
     def __call__(self, job: dict) -> dict:
         """Classify one band; the row that comes back has a `reason` where the frame is bad."""
@@ -125,9 +146,10 @@ class BandClassifier:
         except FrameError as error:
             return row | {"reason": str(error)}
         start, stop, stride = job["start"], job["stop"], self.options.stride
-        band = classify_band(self.image, self.bundle, stride, start, stop, self.options.confidence)
+        known = instrument.condition(job["psf_px"], self.adaptive)
+        band = classify_band(self.image, self.bundle, stride, start, stop, self.options.confidence, known)
         grid = window_grid(self.image.shape, self.bundle.window, stride)
-        write_part(path, band_part(*band, self.image, self.grey, grid, start))
+        write_part(path, band_part(band, self.image, self.grey, self.adaptive, grid, start))
         return row
 
     def _load(self, job: dict) -> None:
@@ -137,7 +159,13 @@ class BandClassifier:
         self.key = ""
         self.grey = read_frame(FrameRef(job["path"], job["array"], job["page"], (job["height"], job["width"])))
         self.image = binarize(self.grey, self.options.threshold, self.options.up)
+        self.adaptive = is_adaptive(self.grey, self.options.threshold)
         self.key = job["key"]
+
+
+def is_adaptive(grey: np.ndarray, threshold: str | float) -> bool:
+    """Whether the threshold was taken from the frame itself, which erases its density."""
+    return isinstance(threshold, str) and not has_two_levels(grey)
 
 
 def _make_parts(refs: dict[str, FrameRef], bundle: Bundle, options: Classify, folder: Path, actors: int | None) -> None:
@@ -208,7 +236,7 @@ def _band_jobs(key: str, ref: FrameRef, window: int, stride: int) -> list[dict]:
     height, width = ref.shape
     return [
         {"key": key, "path": ref.path, "array": ref.array, "page": ref.page, "height": height, "width": width,
-         "start": start, "stop": stop, "windows": (stop - start) * columns}
+         "start": start, "stop": stop, "windows": (stop - start) * columns, "psf_px": ref.psf_px}
         for start, stop in bands(ref.shape, window, stride, BAND_WINDOWS)
     ]  # fmt: skip
 

@@ -4,10 +4,12 @@ Exit 0 only when the output is whole; 1 failure; 2 the user's mistake, one clear
 state, the same command goes on.  Engines are imported by the command that needs them, so help is instant.
 """
 
+import math
 import os
 import signal
 import sys
 import traceback
+from typing import get_args
 
 import click
 
@@ -16,6 +18,7 @@ from hamscope.config import Classify, load_config
 from hamscope.errors import Failed, Stopped, UserError
 
 EXIT_FAILURE, EXIT_USER = 1, 2
+CONFIDENCE = get_args(Classify.model_fields["confidence"].annotation)
 
 replace_option = click.option("--replace", is_flag=True, help="Replace an output that was made from other inputs.")
 
@@ -82,31 +85,54 @@ def train(config, slices, out, workers, gpu, changes, replace):
 
 @hamscope.command()
 @click.argument("frames", nargs=-1, required=True)
-@click.option("--bundle", required=True, help="The bundle made by `hamscope train`.")
+@click.option("--bundle", help="A bundle made by `hamscope train`; by default the one that comes with hamscope.")
 @click.option("--out", required=True, help="The results file to write.")
 @click.option("--stride", default=1, show_default=True, type=click.IntRange(1), help="Step between windows, in pixels.")
 @click.option("--threshold", default="otsu", show_default=True, help="otsu, median or a grey value.")
 @click.option("--up", default="bright", show_default=True, type=click.Choice(["bright", "dark"]), help="Spin up is ...")
 @click.option(
     "--confidence",
-    default="componentwise",
+    default="default",
     show_default=True,
-    type=click.Choice(["componentwise", "euclidean"]),
-    help="How 'within one standard deviation vector' of a cloud is read.",
+    type=click.Choice(CONFIDENCE),
+    help="What makes a window confident: the score of the bundle, another one, or a reading of the paper's flag.",
 )
+@click.option(
+    "--psf-px",
+    type=click.FloatRange(0),
+    metavar="PIXELS",
+    help="Standard deviation of the microscope's point-spread function; left out, it is not known.",
+)
+@click.option("--sweep-psf", is_flag=True, help="Also show the verdict against the assumed width, 0 to 3 pixels.")
 @click.option("--actors", type=click.IntRange(1), help="Processes that classify; by default one a core or a GPU.")
 @replace_option
-def classify(frames, bundle, out, stride, threshold, up, confidence, actors, replace):
-    """Classify every window of FRAMES: files, folders or globs of TIFF, PNG, .npy, .npz or HDF5."""
+def classify(frames, bundle, out, stride, threshold, up, confidence, psf_px, sweep_psf, actors, replace):
+    """Classify every window of FRAMES: files, folders or globs of TIFF, PNG, .npy, .npz or HDF5.
+
+    The last lines are the verdicts.  --sweep-psf writes OUT.sweep.png and OUT.sweep.csv beside the results (without
+    their .h5), and puts the picture into the report.
+    """
     from hamscope_hpc.classify import classify
+    from hamscope_hpc.run import closing_lines
 
     if threshold not in ("otsu", "median"):
         try:
             threshold = float(threshold)
         except ValueError:
             raise UserError(f"--threshold {threshold}: write otsu, median or a number of grey levels") from None
-    options = Classify(stride=stride, threshold=threshold, up=up, confidence=confidence)
-    classify(list(frames), bundle, out, options, actors=actors, replace=replace)
+    if psf_px is not None and not math.isfinite(psf_px):
+        raise UserError(f"--psf-px {psf_px}: write a number of pixels, or leave it out where it is not known")
+    options = Classify(stride=stride, threshold=threshold, up=up, confidence=confidence, psf_px=psf_px)
+    if sweep_psf:
+        from hamscope.learn.bundle import default_bundle, read_bundle
+        from hamscope.learn.sweep import check_takes_condition
+        from hamscope_hpc.sweep import sweep_psf as sweep
+
+        check_takes_condition(read_bundle(bundle or default_bundle()))  # before anything is classified
+    path = classify(list(frames), bundle, out, options, actors=actors, replace=replace)
+    for made in sweep(list(frames), bundle, path, options) if sweep_psf else ():
+        print(f"sweep: {made}")
+    print(*closing_lines(path, {}), sep="\n")
 
 
 @hamscope.command()

@@ -120,7 +120,10 @@ def make_films(config: Config, folder: str | Path) -> list[Path]:
 
 
 def closing_lines(results: Path, films: dict[str, Film]) -> list[str]:
-    """One line a source: verdict, share of windows, and the truth where the source is a film of the config."""
+    """One line a source: verdict, share of windows, and the truth where the source is a film of the config.
+
+    A line more for each warning about its microscope.
+    """
     from hamscope.data.results import read_results
     from hamscope.verdict import percent, source_verdicts
 
@@ -131,8 +134,9 @@ def closing_lines(results: Path, films: dict[str, Film]) -> list[str]:
         shares = ""
         if verdict.model:
             shares = (
-                f", {percent(verdict.share)} of the {verdict.n_windows:,} windows of {verdict.frames_used} frames say "
-                f"{verdict.model}, {percent(verdict.confident_share)} confidently"
+                f", {verdict.share_text} of the {verdict.n_windows:,} windows of {verdict.frames_used} frames say "
+                f"{verdict.named}, {percent(verdict.confident_share)} confidently"
             )
         lines.append(f"{verdict.source}: {verdict.headline}{shares}{truth}")
+        lines += [f"{verdict.source}: warning: {warning}" for warning in verdict.warnings]
     return lines

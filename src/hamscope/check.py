@@ -300,9 +300,14 @@ def check_results(path: str | Path) -> tuple[list[str], str]:
             wrong = screen_chunk_data(dataset, name, chunk_offsets(dataset)) if dataset.chunks else None
             if wrong:
                 raise ContractError(f"{path}: {wrong}; classify again")
-        for name in ("fractions", "confident_fractions", "up_fraction"):
+        for name in ("fractions", "confident_fractions", "probabilities", "up_fraction"):
             if any((~(np.isnan(v) | ((v >= 0) & (v <= 1 + 1e-9)))).any() for v in blocks(file[name])):
                 found.append(f"{name}: a share is not between 0 and 1")
+        for name in ("psf_px", "parameter_half68", "parameter_half90"):
+            if any((v < 0).any() for v in blocks(file[name])):
+                found.append(f"{name}: is below 0")
+        if any((v > 1).any() for v in blocks(file["adaptive"])):
+            found.append("adaptive: is neither 0 nor 1")
         source, index = _sources(file["frame"], found)
         for kind, names in maps.items():
             _look_at_maps(file, kind, names, found)
@@ -341,6 +346,7 @@ def check_bundle(path: str | Path) -> tuple[list[str], str]:
     from hamscope.learn import bundle
 
     most = {bundle.CARD: bundle.MAX_CARD, bundle.WEIGHTS: MAX_WEIGHTS, bundle.CLOUDS: MAX_CLOUDS}
+    most[bundle.STATISTICS] = MAX_CLOUDS
     for name, limit in most.items():
         try:
             status = os.lstat(Path(path) / name)
@@ -352,7 +358,7 @@ def check_bundle(path: str | Path) -> tuple[list[str], str]:
             raise ContractError(f"{path}/{name}: is no regular file of the folder; copy the bundle with its data")
         if status.st_size > limit:
             raise ContractError(f"{path}/{name}: has {status.st_size} bytes, at most {limit} are read; train again")
-    for name in (bundle.WEIGHTS, bundle.CLOUDS):
+    for name in bundle.FILES:
         with open(Path(path) / name, "rb") as file:
             header = int.from_bytes(file.read(8), "little")
         if header > MAX_TEXT:

@@ -244,12 +244,18 @@ class Train(Section):
 
 
 class Classify(Section):
-    """How frames become two-level images, and which windows of them are classified."""
+    """How frames become two-level images, which windows of them are classified, and when a window is confident.
+
+    `confidence` is "default", the score that the bundle was found to be best with, or one of
+    `hamscope.learn.trust.SCORES`.  `psf_px` is the standard deviation of the point-spread function of the microscope
+    in pixels, None where it is not known.
+    """
 
     stride: Count = 1
     threshold: Annotated[Literal["otsu", "median"] | float, BeforeValidator(_threshold)] = "otsu"
     up: Literal["bright", "dark"] = "bright"
-    confidence: Literal["componentwise", "euclidean"] = "componentwise"
+    confidence: Literal["default", "mahalanobis", "energy", "nearest", "componentwise", "euclidean"] = "default"
+    psf_px: NotNegative | None = None
 
 
 class Film(Section):

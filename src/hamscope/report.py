@@ -20,6 +20,7 @@ from hamscope.data.results import SAMPLE, Results, read_results, sample_windows
 from hamscope.errors import ContractError
 from hamscope.models import CLASS_NAMES, MODELS
 from hamscope.page import picture, plain, render, write_page
+from hamscope.sweep_figure import sweep_picture
 from hamscope.verdict import (
     NO_PATTERN,
     UNLIKE,
@@ -29,6 +30,7 @@ from hamscope.verdict import (
     closest_row,
     frame_verdicts,
     pooled,
+    share_interval,
     source_rows,
     source_verdicts,
 )
@@ -72,8 +74,10 @@ def page_context(results: Results, folder: Path) -> dict:
         "models": MODELS, "colours": figures.COLOURS, "dark": _dark_colours(),
         "verdicts": verdicts, "sections": sections, "most_sections": MOST_SECTIONS,
         "n_frames": len(results.source), "no_pattern": NO_PATTERN, "unlike": UNLIKE,
-        "window": attributes.get("window"), "reading": config.get("confidence"),
-        "instrument": str(bundle_card(attributes).get("instrument", "not recorded")),
+        "window": attributes.get("window"), "reading": attributes.get("score"),
+        "instrument": bundle_card(attributes).get("instrument", {}).get("summary", "not recorded"),
+        "sharp": bundle_card(attributes).get("instrument", {}).get("psf_px", [0, 0])[1] == 0,
+        "rejection": bundle_card(attributes).get("rejection"),
         "provenance": provenance_rows(attributes), "commands": commands(results),
     }  # fmt: skip
 
@@ -87,26 +91,40 @@ def provenance_rows(attributes: dict) -> list[tuple[str, str]]:
     rows = [
         ("Bundle (SHA-256)", attributes.get("bundle_sha256")),
         ("Accuracy on validation images", None if accuracy is None else f"{100 * accuracy:.2f} %, simulated images"),
-        ("Instrument of the training images", card.get("instrument")),
+        ("Instrument of the training images", card.get("instrument", {}).get("summary")),
         ("Network", plain(card.get("network"))),
         *((name.capitalize(), None if value is None else f"{value} pixels") for name, value in pixels.items()),
         ("Threshold", config.get("threshold")),
         ("Up means", config.get("up")),
-        ("Confidence reading", config.get("confidence")),
+        ("Confident by", attributes.get("score")),
+        ("Point-spread function given", _given(config)),
+        ("Temperature of the probabilities", None if card.get("temperature") is None else f"{card['temperature']:.3f}"),
         ("Inputs (SHA-256)", attributes.get("inputs_sha256")),
         ("Software", plain({**software, "hamscope (report)": __version__})),
     ]
     return [(name, "not recorded" if value is None else str(value)) for name, value in rows]
 
 
+def _given(config: dict) -> str | None:
+    """The width of the point-spread function that the user gave for all frames."""
+    if "psf_px" not in config:
+        return None
+    return "for no frame, or in CSV files" if config["psf_px"] is None else f"{config['psf_px']:g} pixels"
+
+
 def commands(results: Results) -> str:
     """The commands that make these results and this report again, quoted for a shell."""
     config = results.attributes.get("config", {})
-    options = [part for name in ("stride", "threshold", "up", "confidence") if name in config
-               for part in (f"--{name}", str(config[name]))]  # fmt: skip
+    names = ("stride", "threshold", "up", "confidence", "psf_px")
+    options = [part for name in names if config.get(name) is not None
+               for part in (f"--{name.replace('_', '-')}", str(config[name]))]  # fmt: skip
+    if not results.attributes.get("bundle_is_default"):
+        options = ["--bundle", "bundle/", *options]
+    if "sweep" in results.attributes:
+        options.append("--sweep-psf")
     # A name that begins with a dash would be read as an option.
     sources = [f"./{name}" if name.startswith("-") else name for name in source_rows(results)]
-    classify = ["hamscope", "classify", *sources, "--bundle", "bundle/", *options, "--out", "results.h5"]
+    classify = ["hamscope", "classify", *sources, *options, "--out", "results.h5"]
     return f"{shlex.join(classify)}\nhamscope report results.h5 --out report/"
 
 
@@ -127,6 +145,13 @@ def _section(results: Results, number: int, verdict: Verdict, rows: list[int], f
                  _distance_caption(results, verdict, rows),
                  lambda path: figures.distance_series(results, rows, path, verdict.model))
             )  # fmt: skip
+        swept = _swept(results, verdict)
+        if swept:
+            span = bundle_card(results.attributes).get("instrument", {}).get("psf_px", [0, 3])
+            pictures.append(
+                ("sweep", "Verdict against the assumed resolution", SWEEP_CAPTION,
+                 lambda path: sweep_picture([swept], span, path))
+            )  # fmt: skip
         sample, confident = _pooled_sample(results, list(verdict.rows_used))
         pictures.append(
             ("clouds", "Outputs of the network for the training images and for the windows", CLOUDS_CAPTION,
@@ -135,7 +160,8 @@ def _section(results: Results, number: int, verdict: Verdict, rows: list[int], f
     prefix = f"source-{number:02d}"
     frames = frame_verdicts(results)
     return {
-        "id": prefix, "verdict": verdict, "classes": _class_table(results, verdict),
+        "id": prefix, "verdict": verdict, "alone": verdict.separation.alone if verdict.separation else None,
+        "psf": _psf_text(results, verdict), "classes": _class_table(results, verdict),
         "frames": [_frame_line(results, frames[row]) for row in rows],
         "figures": [picture(folder / f"{prefix}-{kind}.png", *rest) for kind, *rest in pictures],
     }  # fmt: skip
@@ -146,8 +172,36 @@ def _class_table(results: Results, verdict: Verdict) -> list[dict]:
     if verdict.kind == NO_PATTERN:
         return []
     distance = pooled(results, results.cloud_distance, list(verdict.rows_used))
-    columns = zip(MODELS, verdict.shares, verdict.confident_shares, distance)
-    return [{"model": model, "share": share, "confident": sure, "distance": far} for model, share, sure, far in columns]
+    intervals = [share_interval(share, verdict.n_independent) for share in verdict.shares]
+    columns = zip(MODELS, verdict.shares, verdict.confident_shares, distance, verdict.probabilities, intervals)
+    names = ("model", "share", "confident", "distance", "probability", "interval")
+    return [dict(zip(names, line)) for line in columns]
+
+
+def _psf_text(results: Results, verdict: Verdict) -> str:
+    """What the network was told of the microscope of a source."""
+    rows = list(verdict.rows_used)
+    widths = [f"{width:g} px" if np.isfinite(width) else "not given" for width in np.unique(results.psf_px[rows])]
+    erased = results.adaptive[rows].astype(bool)
+    where = "all" if erased.all() else "some"
+    density = f"taken from the frame itself in {where} of them" if erased.any() else "fixed, or frames of two levels"
+    return f"Point-spread function: {', '.join(widths)}. Threshold: {density}."
+
+
+def _swept(results: Results, verdict: Verdict) -> dict | None:
+    """The sweep of a source over assumed widths, None where there is none or it is not as it should be."""
+    try:
+        one = results.attributes["sweep"][verdict.source]
+        widths = [None if width is None else float(width) for width in one["psf_px"]]
+        chances, sure = np.array(one["probabilities"], float), np.array(one["confident"], float)
+        told = None if one["told"] is None else float(one["told"])
+    except (KeyError, TypeError, ValueError):
+        return None
+    known = [width for width in widths if width is not None]
+    fits = chances.shape == (len(widths), len(CLASS_NAMES)) and sure.shape == (len(widths),) and len(set(known)) > 1
+    if not fits or not all(np.isfinite(array).all() for array in (chances, sure, known, told or 0.0)):
+        return None
+    return {"psf_px": widths, "probabilities": chances, "confident": sure, "told": told}
 
 
 def _frame_line(results: Results, frame: FrameVerdict) -> dict:
@@ -202,6 +256,13 @@ def _distance_caption(results: Results, verdict: Verdict, rows: list[int]) -> st
     return text
 
 
+SWEEP_CAPTION = (
+    "What the verdict would be at another resolution: the same windows (at most 500), with the network told each width "
+    "of the point-spread function in turn. Lines: calibrated probabilities of the classes, mean over the windows. The "
+    "stripe on top is the class that leads. On the left, points: the network is told nothing. Shaded: widths that the "
+    "network was not trained for. Where the stripe changes, the resolution has to be known before the verdict is "
+    "believed."
+)
 CLOUDS_CAPTION = (
     "The seven outputs of the network before the softmax. Colours: training images. Black: windows of the frames that "
     "the verdict pools, filled where confident. Each axis sets two classes against each other; its percentage is its "

@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from bundles import measured
 from safetensors.torch import load_file, save_file
 
 from hamscope.errors import ContractError
@@ -16,15 +17,20 @@ from hamscope.models import CLASS_NAMES
 from hamscope.provenance import sha256_file
 
 
+def trusted(accuracy: float = 0.5) -> tuple[dict, dict]:
+    """Statistics for 8 hidden units, and a card with this accuracy."""
+    rng = np.random.default_rng(4)
+    statistics, card = measured(rng.normal(size=(400, 7)), rng.normal(size=(400, 8)))
+    return statistics, card | {"metrics": {"accuracy": accuracy}}
+
+
 @pytest.fixture
 def bundle(tmp_path):
     """A small bundle on the disk, and the network in it."""
     torch.manual_seed(0)
     network = PaperNet(16, filters=(4, 4), hidden=8).eval()
     clouds = [np.random.default_rng(k).normal(size=(5 + k, 7)).astype(np.float32) for k in range(7)]
-    path = write_bundle(
-        tmp_path / "bundle", network, clouds, {}, {"metrics": {"accuracy": 0.5}, "instrument": {"summary": "none"}}
-    )
+    path = write_bundle(tmp_path / "bundle", network, clouds, *trusted())
     return path, network, clouds
 
 
@@ -50,12 +56,10 @@ def test_writing_again_replaces_the_whole_bundle(bundle, tmp_path):
         raise OSError("disk full")
 
     with pytest.raises(OSError):
-        write_bundle(
-            path, network, clouds, {}, {"metrics": {"accuracy": 0.9}, "instrument": {"summary": "none"}}, failing
-        )
+        write_bundle(path, network, clouds, *trusted(0.9), failing)
     assert read_bundle(path).sha256 == before
     assert [p.name for p in tmp_path.iterdir()] == ["bundle"]
-    write_bundle(path, network, clouds, {}, {"metrics": {"accuracy": 0.9}, "instrument": {"summary": "none"}})
+    write_bundle(path, network, clouds, *trusted(0.9))
     assert read_bundle(path).essentials["accuracy"] == 0.9
     assert [p.name for p in tmp_path.iterdir()] == ["bundle"]
 

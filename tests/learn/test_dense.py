@@ -1,14 +1,18 @@
 """A band of windows against one window at a time."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from bundles import WINDOW, blobs, small_bundle
 
+from hamscope.data.instrument import condition
 from hamscope.data.results import NO_PATTERN
-from hamscope.data.symmetry import reduce
+from hamscope.data.symmetry import majority_up, reduce
+from hamscope.learn import parameters, trust
 from hamscope.learn.bundle import read_bundle
 from hamscope.learn.dense import classify_band
-from hamscope.learn.network import predict
+from hamscope.learn.network import outputs, predict
 
 NEARLY = {"rtol": 1e-4, "atol": 1e-5}  # float32 sums in another order
 
@@ -16,6 +20,12 @@ NEARLY = {"rtol": 1e-4, "atol": 1e-5}  # float32 sums in another order
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
     return read_bundle(small_bundle(tmp_path_factory.mktemp("bundles") / "bundle"))
+
+
+@pytest.fixture(scope="module")
+def seeing(tmp_path_factory):
+    """A bundle whose network asks for what is known of the microscope."""
+    return read_bundle(small_bundle(tmp_path_factory.mktemp("bundles") / "bundle", kind="invariant"))
 
 
 def frame() -> np.ndarray:
@@ -72,3 +82,49 @@ def test_a_uniform_band_has_no_pattern(bundle):
     """The network is not asked about it."""
     band = classify_band(np.ones((20, 20), np.uint8), bundle, 2, 0, 3, "euclidean")
     assert (band.classes == NO_PATTERN).all() and not band.flags.any() and np.isnan(band.logits).all()
+
+
+@pytest.mark.parametrize("score", ["default", "energy", "nearest", "euclidean"])
+def test_what_the_bundle_knows_is_asked_of_every_window(seeing, score):
+    """Probabilities exp(x / T) over their sum, parameter and flag of each window, under a condition, one by one.
+
+    Seen to fail with the temperature left out, with the condition not passed on, with the majority taken after the
+    windows were prepared (none is down then), and with the flag of another score or the limit of another.
+    """
+    image = frame()
+    image[30:] ^= 1  # so that the majority is down in some windows
+    known = condition(1.5, True)
+    name = "mahalanobis" if score == "default" else score
+    limits = seeing.card["rejection"]["limits"] | {"mahalanobis": 6.1, "energy": -3.15, "nearest": 2.9}
+    card = seeing.card | {"rejection": seeing.card["rejection"] | {"limits": limits}}
+    band = classify_band(image, dataclasses.replace(seeing, card=card), 3, 0, 9, score, known)
+    rejection, temperature = card["rejection"], seeing.card["calibration"]["temperature"]
+    assert rejection["score"] == "mahalanobis" and abs(temperature - 1) > 0.05
+    flips = 0
+    for r, c in zip(*np.nonzero(band.classes != NO_PATTERN)):
+        window = image[None, 3 * r : 3 * r + WINDOW, 3 * c : 3 * c + WINDOW]
+        said = outputs(seeing.network, majority_up(window), known[None])
+        odds = np.exp(said.logits[0].astype(float) / temperature)
+        np.testing.assert_allclose(band.probabilities[r, c], odds / odds.sum(), rtol=1e-3, atol=1e-5)
+        assert band.classes[r, c] == said.logits.argmax()
+        own = trust.score(name, said.logits, said.hidden, seeing.gauss, seeing.clouds)[0]
+        limit = rejection["limits"][name]
+        assert band.flags[r, c] == (own <= limit) or abs(own - limit) < 1e-3 * abs(limit)
+        flipped = np.array([window.sum() < WINDOW**2 / 2])
+        flips += flipped[0]
+        state = {key[11:]: array for key, array in seeing.statistics.items() if key.startswith("parameters.")}
+        expected = parameters.predict(state, said.hidden, said.logits.argmax(1), flipped)
+        found = band.parameter[r, c], band.half68[r, c], band.half90[r, c]
+        np.testing.assert_allclose(found, np.ravel(expected), rtol=1e-3, atol=1e-4)
+    assert flips > 3 and 0 < band.flags.sum() < (band.classes != NO_PATTERN).sum()
+
+
+def test_without_a_condition_nothing_is_known(seeing):
+    """None is the condition of an unknown width and a fixed threshold, and another one changes the answer."""
+    image = frame()
+    none, unknown, told = (
+        classify_band(image, seeing, 3, 0, 5, "default", known).probabilities
+        for known in (None, condition(None, False), condition(3.0, False))
+    )
+    np.testing.assert_array_equal(none, unknown)
+    assert np.nanmax(np.abs(none - told)) > 0.01

@@ -1,5 +1,6 @@
 """`classify` on a real Ray, against the same windows classified one by one without it."""
 
+import csv
 import os
 import signal
 import subprocess
@@ -17,13 +18,18 @@ from engines import ROOT
 from PIL import Image
 
 from hamscope.config import Classify
-from hamscope.data.results import NO_PATTERN, read_results, sample_windows
+from hamscope.data.instrument import condition
+from hamscope.data.results import BY_CLASS, NO_PATTERN, read_results, sample_windows
 from hamscope.data.symmetry import reduce
 from hamscope.errors import FrameError, UserError
+from hamscope.learn import bundle as bundles_of
+from hamscope.learn import parameters
 from hamscope.learn.bundle import read_bundle
-from hamscope.learn.network import predict
+from hamscope.learn.dense import classify_band
+from hamscope.learn.network import outputs, predict
 from hamscope_hpc import classify as program
 from hamscope_hpc.classify import classify
+from hamscope_hpc.sweep import sweep_psf
 
 OPTIONS = Classify(stride=2, threshold="otsu", up="bright", confidence="euclidean")
 FILM = 40 + 100 * blobs((3, 38, 47), 5)
@@ -48,6 +54,7 @@ def one_by_one(image: np.ndarray, bundle, options: Classify) -> dict:
     """What the contract asks for of a two-level frame, from a loop over its windows."""
     rows, columns = ((side - WINDOW) // options.stride + 1 for side in image.shape)
     classes, flags = np.full((rows, columns), NO_PATTERN), np.zeros((rows, columns), int)
+    guesses = np.full((3, rows, columns), np.nan)
     logits, distance = np.full((2, rows, columns, 7), np.nan)
     for r, c in np.ndindex(rows, columns):
         y, x = r * options.stride, c * options.stride
@@ -58,11 +65,20 @@ def one_by_one(image: np.ndarray, bundle, options: Classify) -> dict:
         logits[r, c], distance[r, c] = own[0], bundle.clouds.distance(own, "euclidean")[0]
         classes[r, c] = own.argmax()
         flags[r, c] = bundle.clouds.confident(own, own.argmax(1), options.confidence)[0]
+        said = outputs(bundle.network, reduce(window[None]))
+        flipped = np.array([window.sum() < WINDOW**2 / 2])
+        guesses[:, r, c] = np.ravel(parameters.predict(bundle.parameters, said.hidden, own.argmax(1), flipped))
+    of_class = [classes == k for k in range(7)]
+    odds = np.exp(logits / bundle.card["calibration"]["temperature"])
     n = (classes != NO_PATTERN).sum()
     return {
         "classes": classes, "flags": flags, "logits": logits, "n_windows": n,
         "fractions": [(classes == k).sum() / n for k in range(7)],
         "confident_fractions": [((classes == k) & (flags == 1)).sum() / n for k in range(7)],
+        "probabilities": np.nanmean(odds / odds.sum(-1, keepdims=True), (0, 1)),
+        "parameter": [guesses[0][mine].mean() if mine.any() else np.nan for mine in of_class],
+        "parameter_half68": [guesses[1][mine].mean() if mine.any() else np.nan for mine in of_class],
+        "parameter_half90": [guesses[2][mine].mean() if mine.any() else np.nan for mine in of_class],
         "logits_mean": np.nanmean(logits, (0, 1)), "cloud_distance": np.nanmean(distance, (0, 1)),
     }  # fmt: skip
 
@@ -85,7 +101,7 @@ def test_results_are_those_of_a_loop_over_windows(tmp_path, bundle, capfd):
         expected = one_by_one((page > 90).astype(np.uint8), loaded, OPTIONS)
         np.testing.assert_array_equal(results.class_maps[row], expected["classes"])
         np.testing.assert_array_equal(results.flag_maps[row], expected["flags"])
-        for name in ("fractions", "confident_fractions", "n_windows", "logits_mean", "cloud_distance"):
+        for name in (*BY_CLASS, "n_windows"):
             np.testing.assert_allclose(getattr(results, name)[row], expected[name], **NEARLY, err_msg=name)
         assert results.fractions[row].sum() == pytest.approx(1)
         sample = expected["logits"].reshape(-1, 7)[sample_windows(expected["classes"].shape)]
@@ -99,12 +115,17 @@ def test_results_are_those_of_a_loop_over_windows(tmp_path, bundle, capfd):
     np.testing.assert_array_equal(results.direction, [1, 1, -1, 0])
     assert (results.source, list(results.index)) == (["film.tif"] * 3 + ["black.npy"], [0, 1, 2, 0])
     assert results.n_windows[3] == 0 and (results.class_maps[3] == NO_PATTERN).all()
-    for name in ("fractions", "confident_fractions", "logits_mean", "cloud_distance", "logits_sample"):
+    np.testing.assert_array_equal(results.psf_px, np.full(4, np.nan))
+    np.testing.assert_array_equal(results.adaptive, [1, 1, 1, 0])  # a frame of zeros has its level already
+    for name in (*BY_CLASS, "logits_sample"):
         assert np.isnan(getattr(results, name)[3]).all()
     assert (results.preview[3] == 255).sum() == 38 * 47 - 20 * 30 and not results.preview[3, :20, :30].any()
     attributes = results.attributes
     assert (attributes["window"], attributes["stride"], attributes["config"]["threshold"]) == (WINDOW, 2, "otsu")
-    assert attributes["bundle"]["instrument"] == "none: sharp simulated images"
+    assert attributes["bundle"]["instrument"]["summary"] == "none: sharp simulated images"
+    assert attributes["bundle"]["temperature"] == loaded.card["calibration"]["temperature"]
+    assert np.array(attributes["bundle"]["resolution"]["counts"]).shape == (9, 3, 2, 7, 7)
+    assert attributes["score"] == "euclidean" and not attributes["bundle_is_default"]
     assert attributes["bundle_sha256"] == loaded.sha256
     assert not (tmp_path / "results.h5.parts").exists()
     said = capfd.readouterr().err
@@ -112,6 +133,90 @@ def test_results_are_those_of_a_loop_over_windows(tmp_path, bundle, capfd):
     assert "black.npy, frame 0 (grey 0 to 0): every window is of one level, no pattern, no verdict" in said
     alone = read_results(classify(frames, bundle, tmp_path / "alone.h5", OPTIONS, actors=1))
     assert alone.attributes["content_sha256"] == attributes["content_sha256"]
+
+
+@pytest.fixture(scope="module")
+def seeing(tmp_path_factory) -> Path:
+    """A bundle whose network asks for what is known of the microscope."""
+    return small_bundle(tmp_path_factory.mktemp("bundles") / "seeing", kind="invariant")
+
+
+def test_the_network_is_told_of_the_microscope(tmp_path, seeing):
+    """The CSV gives 1.5 px for one of two frames, --psf-px overrides it, and only grey frames have erased densities.
+
+    A fixed threshold at the same grey value gives the same pixels and another condition.  Seen to fail with the width
+    of the options not used, with two-level frames called adaptive, and with the width left out of the name of a part.
+    """
+    loaded, frames = read_bundle(seeing), tmp_path / "frames"
+    frames.mkdir()
+    np.save(frames / "grey.npy", FILM[:2])
+    (frames / "grey.csv").write_text("frame,temperature,psf_px\n0,340,1.5\n1,341,\n")
+    np.save(frames / "levels.npy", FILM[0] > 90)
+    options = Classify(stride=5)
+
+    def told(**changes):
+        given = options.model_copy(update=changes)
+        name = tmp_path / "_".join(map(str, ("r", *changes.values(), ".h5")))
+        return read_results(classify([str(frames)], seeing, name, given, actors=1))
+
+    for changes, widths, adaptive in (
+        ({}, [1.5, np.nan, np.nan], [1, 1, 0]),
+        ({"psf_px": 0.5}, [0.5] * 3, [1, 1, 0]),
+        ({"threshold": 90.0}, [1.5, np.nan, np.nan], [0, 0, 0]),
+    ):
+        results = told(**changes)
+        np.testing.assert_array_equal(results.psf_px, widths)
+        np.testing.assert_array_equal(results.adaptive, adaptive)
+        for row, page in enumerate((*FILM[:2], FILM[0])):
+            known = condition(widths[row], bool(adaptive[row]))
+            rows = (FILM.shape[1] - WINDOW) // 5 + 1
+            band = classify_band((page > 90).astype(np.uint8), loaded, 5, 0, rows, "default", known)
+            np.testing.assert_array_equal(results.class_maps[row], band.classes)
+            np.testing.assert_allclose(results.probabilities[row], np.nanmean(band.probabilities, (0, 1)), **NEARLY)
+
+
+def test_without_a_bundle_the_default_one(tmp_path, seeing, monkeypatch):
+    """It is taken from the package; where there is none the line says what to do."""
+    np.save(tmp_path / "film.npy", FILM[:1])
+    monkeypatch.setattr(bundles_of, "DEFAULT", tmp_path / "none")
+    with pytest.raises(UserError, match="no default bundle; give one of `hamscope train` with --bundle"):
+        classify([str(tmp_path / "film.npy")], None, tmp_path / "r.h5", OPTIONS)
+    monkeypatch.setattr(bundles_of, "DEFAULT", seeing)
+    out = classify([str(tmp_path / "film.npy")], None, tmp_path / "r.h5", OPTIONS, actors=1)
+    attributes = read_results(out).attributes
+    assert attributes["bundle_is_default"] and attributes["bundle_sha256"] == read_bundle(seeing).sha256
+
+
+def test_a_sweep_over_the_assumed_resolution(tmp_path, bundle, seeing):
+    """Table, picture and the attribute for the report: the same windows under each width, counted one by one.
+
+    A frame of 20 x 22 has 5 x 7 windows, all of them swept.  A network that takes no condition is refused.  Seen to
+    fail with the width not passed on (all lines alike), and with the threshold of a grey frame called fixed.
+    """
+    page = 40 + 100 * blobs((20, 22), 9)
+    np.save(tmp_path / "scan.npy", page)
+    frames, out = [str(tmp_path / "scan.npy")], tmp_path / "r.h5"
+    options = Classify(psf_px=0.75)
+    classify(frames, seeing, out, options, actors=1)
+    before = read_results(out)
+    picture, table = sweep_psf(frames, seeing, out, options)
+    after, loaded = read_results(out), read_bundle(seeing)
+    assert after.attributes["content_sha256"] == before.attributes["content_sha256"]
+    assert picture.read_bytes()[:4] == b"\x89PNG" and table.name == "r.sweep.csv"
+    one = after.attributes["sweep"]["scan.npy"]
+    assert one["psf_px"] == [None, *(0.25 * np.arange(13))] and (one["windows"], one["told"]) == (35, 0.75)
+    for width, chances, shares, sure in zip(*(one[key] for key in ("psf_px", "probabilities", "shares", "confident"))):
+        known = condition(width, True)
+        band = classify_band((page > 90).astype(np.uint8), loaded, 1, 0, 5, "default", known)
+        np.testing.assert_allclose(chances, band.probabilities.mean((0, 1)), **NEARLY)
+        np.testing.assert_allclose(shares, np.bincount(band.classes.ravel(), minlength=7) / 35, atol=1e-5)
+        assert sure == pytest.approx(band.flags.mean(), abs=1e-5)
+    assert np.ptp(one["probabilities"], axis=0).max() > 0.01
+    lines = list(csv.DictReader(table.open()))
+    assert [line["psf_px"] for line in lines[:3]] == ["", "0.0", "0.25"]
+    assert float(lines[5]["RF-2D"]) == one["probabilities"][5][2]
+    with pytest.raises(UserError, match="is not told of the microscope"):
+        sweep_psf(frames, bundle, out, options)
 
 
 def test_formats_and_polarity_do_not_matter(tmp_path, bundle):

@@ -6,7 +6,8 @@
 
 Listing reads headers only, so an absurd declared size is refused before anything is decoded.  A CSV of the same
 stem beside a file, with the header frame,temperature,direction, gives the temperature in kelvin of every frame and
-whether it was heated (+1, heating) or cooled (-1, cooling) towards it.
+whether it was heated (+1, heating) or cooled (-1, cooling) towards it.  A column psf_px, where it has one, gives the
+standard deviation of the point-spread function of the microscope in pixels.
 
 Shape letters: F = frames of a source; H, W = rows and columns of a frame.
 """
@@ -32,7 +33,7 @@ class FrameRef:
     """Where a frame is: `path`, name of the `array` within it ("" for images), `page`; its `shape` (H, W) in pixels.
 
     `source` names the file (and array) in results; `temperature` is in kelvin, NaN if unknown; `direction` is +1
-    heating, -1 cooling, 0 unknown.
+    heating, -1 cooling, 0 unknown; `psf_px`, the width of the point-spread function in pixels, NaN if unknown.
     """
 
     path: str
@@ -42,6 +43,7 @@ class FrameRef:
     source: str = ""
     temperature: float = math.nan
     direction: int = 0
+    psf_px: float = math.nan
 
     def __str__(self) -> str:
         return f"{self.path}{f', array {self.array}' if self.array else ''}, page {self.page}"
@@ -168,7 +170,14 @@ def _with_temperatures(refs: list[FrameRef], path: Path) -> list[FrameRef]:
             raise FrameError(
                 f"{path}: its header is {','.join(header)}; write frame,temperature,direction, or rename it"
             )
-        known = {int(row["frame"]): (_kelvin(row["temperature"]), _direction(row.get("direction"))) for row in rows}
+        known = {
+            int(row["frame"]): {
+                "temperature": _not_negative(row["temperature"], "temperature", "kelvin"),
+                "direction": _direction(row.get("direction")),
+                "psf_px": _not_negative(row.get("psf_px"), "psf_px", "pixels"),
+            }
+            for row in rows
+        }
     except (OSError, UnicodeDecodeError, ValueError, TypeError, csv.Error) as error:
         raise FrameError(
             f"{path}: {_one_line(error)}; write a number of a frame from 0, kelvin, and heating or cooling in each row"
@@ -180,14 +189,14 @@ def _with_temperatures(refs: list[FrameRef], path: Path) -> list[FrameRef]:
             raise FrameError(
                 f"{path}: {len(rows)} rows for the {count} frames of {where}; name each once, 0 to {count - 1}"
             )
-    return [replace(ref, temperature=known[ref.page][0], direction=known[ref.page][1]) for ref in refs]
+    return [replace(ref, **known[ref.page]) for ref in refs]
 
 
-def _kelvin(text: str | None) -> float:
-    kelvin = float(text) if (text or "").strip() else math.nan
-    if kelvin < 0 or math.isinf(kelvin):
-        raise ValueError(f"temperature = {text}: is not in kelvin")
-    return kelvin
+def _not_negative(text: str | None, name: str, unit: str) -> float:
+    number = float(text) if (text or "").strip() else math.nan
+    if number < 0 or math.isinf(number):
+        raise ValueError(f"{name} = {text}: is not in {unit}")
+    return number
 
 
 def _direction(text: str | None) -> int:

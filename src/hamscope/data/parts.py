@@ -25,18 +25,24 @@ PREVIEW = 512
 class Part:
     """One band or one whole frame.
 
-    `classes`, `flags` (R, C) uint8 as in the results; `logits_sum`, `distance_sum` (K,) over windows with a pattern;
-    `sample` (S, K) logits on the regular grid of the frame; of the frame its `preview` (h, w), `up_fraction` and
-    `grey_range`, its lowest and highest grey value.
+    `classes`, `flags` (R, C) uint8 as in the results; `logits_sum`, `distance_sum`, `probability_sum` (K,) over windows
+    with a pattern; `parameter_sum`, `half68_sum`, `half90_sum` (K,) over the windows of each class; `sample` (S, K)
+    logits on the regular grid of the frame; of the frame its `preview` (h, w), `up_fraction`, `adaptive` (whether its
+    threshold erased the density) and `grey_range`, its lowest and highest grey value.
     """
 
     classes: np.ndarray
     flags: np.ndarray
     logits_sum: np.ndarray
     distance_sum: np.ndarray
+    probability_sum: np.ndarray
+    parameter_sum: np.ndarray
+    half68_sum: np.ndarray
+    half90_sum: np.ndarray
     sample: np.ndarray
     preview: np.ndarray
     up_fraction: float
+    adaptive: bool
     grey_range: np.ndarray
 
     @property
@@ -45,20 +51,25 @@ class Part:
         return int((self.classes != NO_PATTERN).sum())
 
 
-def band_part(
-    classes, flags, logits, distance, image: np.ndarray, grey: np.ndarray, grid: tuple[int, int], start: int
-) -> Part:
+def band_part(band, image: np.ndarray, grey: np.ndarray, adaptive: bool, grid: tuple[int, int], start: int) -> Part:
     """The part of one band, whose first row is row `start` of the `grid` (rows, columns) of the frame's windows.
 
-    `classes`, `flags` (R, C); `logits`, `distance` (R, C, K), NaN without a pattern; `image` and `grey` the frame.
+    `band` is what `hamscope.learn.dense` says of its windows, `image` and `grey` the frame.
     """
+    classes, logits = band.classes, band.logits
     chosen = classes != NO_PATTERN
     sampled = sample_windows(grid) - start * grid[1]
+
+    def by_class(values):
+        return np.bincount(classes[chosen], values[chosen], minlength=logits.shape[-1])
+
     return Part(
-        classes=classes, flags=flags,
-        logits_sum=logits[chosen].sum(0, dtype=np.float64), distance_sum=distance[chosen].sum(0, dtype=np.float64),
+        classes=classes, flags=band.flags,
+        logits_sum=logits[chosen].sum(0, dtype=np.float64), distance_sum=band.distance[chosen].sum(0, dtype=np.float64),
+        probability_sum=band.probabilities[chosen].sum(0), parameter_sum=by_class(band.parameter),
+        half68_sum=by_class(band.half68), half90_sum=by_class(band.half90),
         sample=logits.reshape(-1, logits.shape[-1])[sampled[(sampled >= 0) & (sampled < classes.size)]],
-        preview=preview(image, PREVIEW), up_fraction=float(image.mean()),
+        preview=preview(image, PREVIEW), up_fraction=float(image.mean()), adaptive=adaptive,
         grey_range=np.array([grey.min(), grey.max()]),
     )  # fmt: skip
 
@@ -66,7 +77,8 @@ def band_part(
 def merge(parts: list[Part]) -> Part:
     """The bands of a frame, in their order, as one part."""
     joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in ("classes", "flags", "sample")}
-    sums = {name: np.sum([getattr(part, name) for part in parts], axis=0) for name in ("logits_sum", "distance_sum")}
+    names = [name for name in parts[0].__dict__ if name.endswith("_sum")]
+    sums = {name: np.sum([getattr(part, name) for part in parts], axis=0) for name in names}
     return Part(**(parts[0].__dict__ | joined | sums))
 
 
@@ -80,7 +92,8 @@ def read_part(path: Path) -> Part:
     """Read a part; raises ContractError where it is damaged."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            return Part(**(dict(arrays) | {"up_fraction": float(arrays["up_fraction"])}))
+            scalars = {"up_fraction": float(arrays["up_fraction"]), "adaptive": bool(arrays["adaptive"])}
+            return Part(**(dict(arrays) | scalars))
     except Exception as error:  # zip, zlib and numpy each have their own
         raise ContractError(f"{path}: this part is damaged ({error}); remove it and classify again") from None
 
@@ -102,6 +115,7 @@ def assemble(
         preview=_stack(previews, NO_PATTERN),
         temperature=np.array([ref.temperature for ref in refs]),
         direction=np.array([ref.direction for ref in refs], np.int8),
+        psf_px=np.array([ref.psf_px for ref in refs]),
         cloud_sample=np.stack([_spread(points) for points in clouds]),
         source=[ref.source for ref in refs],
         index=np.array([ref.page for ref in refs]),
@@ -112,19 +126,22 @@ def assemble(
 
 
 def _row(part: Part, ref: FrameRef, window: int) -> dict:
-    """The columns of one frame; shares and means are NaN where no window has a pattern."""
+    """The columns of one frame; shares and means are NaN where no window has a pattern, or none is of the class."""
     n, classes = part.n_windows, len(part.logits_sum)
     counts = np.bincount(part.classes.ravel(), minlength=NO_PATTERN + 1)[:classes]
     confident = np.bincount(part.classes[part.flags == 1], minlength=classes)[:classes]
     sample = np.full((SAMPLE, classes), np.nan, np.float32)
     sample[: len(part.sample)] = part.sample
     divisor = n or np.nan
+    of_class = np.where(counts > 0, counts, np.nan)
     independent = math.prod(window_grid(ref.shape, window, window))
     return {
         "fractions": counts / divisor, "confident_fractions": confident / divisor,
         "logits_mean": part.logits_sum / divisor, "cloud_distance": part.distance_sum / divisor,
+        "probabilities": part.probability_sum / divisor, "parameter": part.parameter_sum / of_class,
+        "parameter_half68": part.half68_sum / of_class, "parameter_half90": part.half90_sum / of_class,
         "n_windows": n, "n_independent": min(independent, n), "up_fraction": part.up_fraction,
-        "logits_sample": sample,
+        "adaptive": np.uint8(part.adaptive), "logits_sample": sample,
     }  # fmt: skip
 
 

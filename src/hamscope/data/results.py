@@ -6,18 +6,25 @@ The report needs nothing but this file.  Per-class columns follow the order of t
     fractions, confident_fractions   (F, 7)       share of the windows that have a pattern; of them, confident too
     logits_mean, cloud_distance      (F, 7)       means over those windows; distance to the nearest point of the cloud
                                                   of each class, in units of that cloud's sigma (Euclidean)
+    probabilities                    (F, 7)       mean over those windows of the calibrated probabilities
+    parameter                        (F, 7)       T/J, R/J or p: mean over the windows of each class, NaN without any
+    parameter_half68, _half90        (F, 7)       likewise, half widths of its 68 and 90 % intervals for one window;
+                                                  infinite where no width can be promised
     n_windows, n_independent         (F,)         windows with a pattern; how many of them do not overlap
     up_fraction                      (F,)         share of pixels that are up
     logits_sample                    (F, 512, 7)  windows on a regular grid, NaN-filled
     preview                          (F, h, w)    the two-level frame, h, w <= 512, 255 outside the frame
     frame                            (F,)         source (file name) and index (page within it)
     temperature, direction           (F,)         kelvin, NaN if unknown; +1 heating, -1 cooling, 0 unknown
+    psf_px, adaptive                 (F,)         what the network was told: width of the point-spread function, NaN if
+                                                  not known; 1 where the threshold was taken from the frame itself
     /maps/<row>/class, flag          a window each: class index, 255 = no pattern in the window; 1 = confident
     cloud_sample                     (7, 512, 7)  training logits of every class, NaN-filled
 """
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -32,24 +39,30 @@ from hamscope.models import CLASS_NAMES
 from hamscope.provenance import canonical_json, whole_file
 
 SCHEMA = "hamscope-results"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 NO_PATTERN = 255
 SAMPLE = 512
 
 UNITS = {
     "fractions": "1", "confident_fractions": "1", "logits_mean": "1", "cloud_distance": "sigma of the cloud",
+    "probabilities": "1", "parameter": "1", "parameter_half68": "1", "parameter_half90": "1",
     "n_windows": "1", "n_independent": "1", "up_fraction": "1", "logits_sample": "1", "preview": "1",
-    "temperature": "K", "direction": "1", "cloud_sample": "1",
+    "temperature": "K", "direction": "1", "psf_px": "pixel", "adaptive": "1", "cloud_sample": "1",
 }  # fmt: skip
+BY_CLASS = (
+    "fractions", "confident_fractions", "logits_mean", "cloud_distance", "probabilities", "parameter",
+    "parameter_half68", "parameter_half90",
+)  # fmt: skip
 _FLOAT, _INTEGER, _CLASSES = ("f8", "f4"), ("i8", "i4"), len(CLASS_NAMES)
 FRAME = np.dtype([("source", h5py.string_dtype()), ("index", "i8")])
 CONTRACT = {
     name: Declared(dtype, shape, UNITS[name], ANY)
     for names, dtype, shape in (
-        (("fractions", "confident_fractions", "logits_mean", "cloud_distance"), _FLOAT, ("F", _CLASSES)),
+        (BY_CLASS, _FLOAT, ("F", _CLASSES)),
         (("n_windows", "n_independent"), _INTEGER, ("F",)),
-        (("up_fraction", "temperature"), _FLOAT, ("F",)),
+        (("up_fraction", "temperature", "psf_px"), _FLOAT, ("F",)),
         (("direction",), ("i1",), ("F",)),
+        (("adaptive",), ("u1",), ("F",)),
         (("logits_sample",), _FLOAT, ("F", SAMPLE, _CLASSES)),
         (("preview",), ("u1",), ("F", "h", "w")),
         (("cloud_sample",), _FLOAT, (_CLASSES, SAMPLE, _CLASSES)),
@@ -71,6 +84,10 @@ class Results:
     confident_fractions: np.ndarray
     logits_mean: np.ndarray
     cloud_distance: np.ndarray
+    probabilities: np.ndarray
+    parameter: np.ndarray
+    parameter_half68: np.ndarray
+    parameter_half90: np.ndarray
     n_windows: np.ndarray
     n_independent: np.ndarray
     up_fraction: np.ndarray
@@ -78,6 +95,8 @@ class Results:
     preview: np.ndarray
     temperature: np.ndarray
     direction: np.ndarray
+    psf_px: np.ndarray
+    adaptive: np.ndarray
     cloud_sample: np.ndarray
     source: list[str]
     index: np.ndarray
@@ -113,6 +132,14 @@ def write_results(path: str | Path, results: Results) -> None:
         file.attrs["content_sha256"] = digest.hexdigest()
         file.flush()
         file.attrs["complete"] = True
+
+
+def add_attribute(path: str | Path, name: str, value) -> None:
+    """Give a results file that is there one more root attribute, or another value of it; whole or not at all."""
+    with whole_file(path) as temporary:
+        shutil.copyfile(path, temporary)
+        with h5py.File(temporary, "r+") as file:
+            file.attrs[name] = canonical_json(value)
 
 
 def _hash(digest, name: str, values: np.ndarray | h5py.Dataset) -> None:

@@ -29,7 +29,10 @@ from torch import nn
 from hamscope.errors import ContractError, UserError
 from hamscope.learn.confidence import Clouds
 from hamscope.learn.network import build
-from hamscope.models import CLASS_NAMES
+from hamscope.learn.parameters import COMPONENTS
+from hamscope.learn.scores import Gauss
+from hamscope.learn.trust import SCORES
+from hamscope.models import CLASS_NAMES, MODELS
 from hamscope.provenance import check_writable, sha256_file
 
 SCHEMA = "hamscope-bundle"
@@ -38,6 +41,8 @@ CARD, WEIGHTS, CLOUDS = "bundle.json", "weights.safetensors", "clouds.safetensor
 STATISTICS = "statistics.safetensors"
 FILES = (WEIGHTS, CLOUDS, STATISTICS)
 MAX_CARD = 2**20  # bytes; a card has a few thousand
+DEFAULT = Path(__file__).parent.parent / "bundles" / "default"
+_PARAMETERS = "parameters."
 
 
 @dataclass(frozen=True)
@@ -57,11 +62,45 @@ class Bundle:
 
     @property
     def essentials(self) -> dict:
-        """What a result has to say of the network that gave it."""
+        """What a result has to say of the network that gave it; the verdict needs nothing else of the bundle.
+
+        `resolution` holds `psf_px` (S,) and `counts` (S, 3, 2, 7, 7) of `hamscope.learn.resolution`; `trained` the
+        smallest and largest parameter trained on, by class (for percolation of the smaller of p and 1 - p), and
+        `coverage` what the card says of its error bars.
+        """
+        folded = np.array([model.family == "percolation" for model in MODELS])[:, None]
+        knots = self.parameters["knots"].astype(float)
+        knots = np.where(folded, np.minimum(knots, 1 - knots), knots)
         return {
             "accuracy": self.card["metrics"]["accuracy"],
             "instrument": self.card["instrument"],
             "network": self.card["network"],
+            "temperature": self.card["calibration"]["temperature"],
+            "rejection": self.card["rejection"],
+            "resolution": {
+                "psf_px": self.card["resolution"]["psf_px"], "counts": self.statistics["resolution"].tolist(),
+            },
+            "trained": {
+                name: [float(own.min()), float(own.max())] for name, own in zip(CLASS_NAMES, knots) if np.isfinite(own).all()
+            },
+            "coverage": {
+                name: {key: value for key, value in own.items() if np.isfinite(value)}
+                for name, own in self.card["coverage"].items()
+            },
+        }  # fmt: skip
+
+    @cached_property
+    def gauss(self) -> Gauss:
+        """Means and whitening of the hidden layer."""
+        return Gauss(self.statistics["gauss.means"], self.statistics["gauss.white"])
+
+    @cached_property
+    def parameters(self) -> dict[str, np.ndarray]:
+        """What `hamscope.learn.parameters.predict` needs."""
+        return {
+            name.removeprefix(_PARAMETERS): array
+            for name, array in self.statistics.items()
+            if name.startswith(_PARAMETERS)
         }
 
     @cached_property
@@ -119,6 +158,13 @@ def write_bundle(
     return folder
 
 
+def default_bundle() -> Path:
+    """The bundle that comes with hamscope; raises UserError where this installation has none."""
+    if not (DEFAULT / CARD).is_file():
+        raise UserError("this installation has no default bundle; give one of `hamscope train` with --bundle")
+    return DEFAULT
+
+
 def read_card(path: str | Path) -> dict:
     """The card of a bundle, checked; raises ContractError where there is none, or another schema or classes."""
     path = Path(path)
@@ -134,7 +180,8 @@ def read_card(path: str | Path) -> dict:
                 f"{path}: schema = {schema}, this hamscope reads {(SCHEMA, SCHEMA_VERSION)}; train again"
             )
         classes, outputs = card["classes"], card["network"]["classes"]
-        _ = [card["sha256"][name] for name in FILES], card["instrument"]["summary"], float(card["metrics"]["accuracy"])
+        _ = [card["sha256"][name] for name in FILES], float(card["metrics"]["accuracy"])
+        _screen_trust(card)
     except OSError as error:
         raise ContractError(f"{path}/{CARD}: cannot be read ({error.strerror}); train again") from None
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
@@ -180,10 +227,58 @@ def read_bundle(path: str | Path, device: str = "cpu") -> Bundle:
         raise ContractError(
             f"{path}: its weights or clouds are not finite float32 numbers of the right shape; train again"
         )
+<<<<<<< HEAD
     # Half widths are infinite where there were too few lattices to promise any.
     if any(np.isinf(array).any() for name, array in statistics.items() if name != "parameters.factors"):
         raise ContractError(f"{path}/{STATISTICS}: holds infinite numbers; train again")
+=======
+    wrong = _wrong_statistics(statistics, network.full2.in_features, len(card["resolution"]["psf_px"]))
+    if wrong:
+        raise ContractError(f"{path}/{STATISTICS}: {wrong}; train again")
+>>>>>>> c55ef6cd176c29f73a82a07b1b7988d5a35af848
     return Bundle(path, network.to(device).eval(), Clouds(points), statistics, card)
+
+
+def _screen_trust(card: dict) -> None:
+    """Raise ValueError, KeyError or TypeError where a card lacks what the verdict needs of it."""
+    instrument, rejection = card["instrument"], card["rejection"]
+    numbers = [card["calibration"]["temperature"], *instrument["psf_px"], *card["resolution"]["psf_px"]]
+    numbers += [rejection["limits"][name] for name in SCORES]
+    if not all(isinstance(number, int | float) and np.isfinite(number) for number in numbers):
+        raise ValueError("numbers that are none")
+    if numbers[0] <= 0 or len(instrument["psf_px"]) != 2 or rejection["score"] not in SCORES:
+        raise ValueError("a temperature, a range or a score that is none")
+    if not isinstance(instrument["summary"], str) or not all(
+        isinstance(value, int | float) for own in card["coverage"].values() for value in own.values()
+    ):
+        raise TypeError("a summary or a coverage that is none")
+
+
+def _wrong_statistics(statistics: dict[str, np.ndarray], hidden: int, widths: int) -> str | None:
+    """What is not as `hamscope.learn.trust` makes it, None where all is; NaN stands for a class without images."""
+    classes, free = len(CLASS_NAMES), None
+    shapes = {"gauss.means": (classes, hidden), "gauss.white": (hidden, hidden)}
+    shapes["resolution"] = (widths, 3, 2, classes, classes)
+    components = min(COMPONENTS, hidden)
+    terms = 1 + hidden + components * (components + 1) // 2
+    own = {
+        "mean": (hidden,), "scale": (hidden,), "axes": (hidden, components), "value": (terms,), "spread": (terms,),
+        "limits": (2,), "near": (), "slope": (), "deviation": (), "knots": (free,), "factors": (2,),
+    }  # fmt: skip
+    shapes |= {_PARAMETERS + name: (classes, *shape) for name, shape in own.items()}
+    shapes[_PARAMETERS + "whitening"] = (hidden, free)
+    for name, shape in shapes.items():
+        array = statistics.get(name)
+        if array is None or array.ndim != len(shape) or any(w not in (n, free) for n, w in zip(array.shape, shape)):
+            return f"{name} is missing or has another shape than {shape}"
+        if array.dtype != (np.int32 if name == "resolution" else np.float32):
+            return f"{name} holds {array.dtype}"
+        # An infinite factor says that too few lattices were there to promise any width.
+        if np.isinf(array).any() and name != _PARAMETERS + "factors":
+            return f"{name} holds infinite numbers"
+    if statistics["resolution"].min(initial=0) < 0 or min(statistics[_PARAMETERS + "knots"].shape) < 2:
+        return "counts below zero, or no range of parameters"
+    return None
 
 
 def _flush(path: Path) -> None:

@@ -1,0 +1,79 @@
+"""The verdict against the assumed resolution: the same windows, with the network told one width after another.
+
+Nothing of the image changes, only what the network is told of the microscope.  Where the answer depends on that, the
+resolution has to be known before it is believed.
+
+Shape letters: P = assumed widths; W = windows; K = classes; L = side of a window.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from hamscope.data.instrument import condition
+from hamscope.data.symmetry import prepare
+from hamscope.errors import UserError
+from hamscope.learn.bundle import Bundle
+from hamscope.learn.dense import confident, probabilities
+from hamscope.learn.network import PaperNet, outputs
+
+WIDTHS = (np.nan, *np.arange(0, 3.01, 0.25))  # pixels; NaN for a network that is not told
+MOST_WINDOWS = 500  # of one source
+
+
+class Sweep(NamedTuple):
+    """Of each assumed width `psf_px` (P,): `probabilities` (P, K) calibrated, and `shares` (P, K), means over `windows`
+    windows; `confident` (P,), the share of them that look like training images."""
+
+    psf_px: np.ndarray
+    probabilities: np.ndarray
+    shares: np.ndarray
+    confident: np.ndarray
+    windows: int
+
+
+def check_takes_condition(bundle: Bundle) -> None:
+    """Raise UserError where the network of the bundle asks for no condition."""
+    if bundle.network.arguments["kind"] == PaperNet.kind:
+        raise UserError(
+            "--sweep-psf: the network of this bundle (kind 'paper') is not told of the microscope, so its verdict does "
+            "not depend on it; take a bundle of an 'invariant' network"
+        )
+
+
+def grid_windows(image: np.ndarray, window: int, most: int) -> np.ndarray:
+    """At most `most` windows (W, L, L) of a two-level frame on a regular grid, those without a pattern left out."""
+    places, step = np.array(image.shape) - window + 1, 1
+    while np.prod(-(-places // step)) > most:
+        step += 1
+    views = np.lib.stride_tricks.sliding_window_view(image, (window, window))[::step, ::step]
+    cut = np.array(views.reshape(-1, window, window))
+    level = cut.mean((1, 2))
+    return cut[(level > 0) & (level < 1)]
+
+
+def sweep(frames: list[tuple[np.ndarray, bool]], bundle: Bundle, score: str) -> Sweep:
+    """Tell the network of a bundle each of WIDTHS for the windows of some frames of one source.
+
+    Parameters
+    ----------
+    frames : list of (ndarray (H, W) uint8, bool)
+        Two-level frames, at most MOST_WINDOWS, and whether the threshold of each was taken from it.
+    score : str
+        What makes a window confident; see `hamscope.learn.dense.confident`.
+
+    Raises
+    ------
+    UserError
+        A network that asks for no condition.
+    """
+    check_takes_condition(bundle)
+    cut = [grid_windows(image, bundle.window, MOST_WINDOWS // len(frames)) for image, _ in frames]
+    adaptive = np.repeat([erased for _, erased in frames], [len(own) for own in cut])
+    windows = prepare(np.concatenate(cut), bundle.network.arguments["symmetry"])
+    rows = []
+    for width in WIDTHS:
+        said = outputs(bundle.network, windows, condition(np.full(len(windows), width), adaptive))
+        counts = np.bincount(said.logits.argmax(1), minlength=said.logits.shape[1])
+        rows.append((probabilities(bundle, said).mean(0), counts / len(windows), confident(bundle, said, score).mean()))
+    return Sweep(np.array(WIDTHS), *map(np.array, zip(*rows)), len(windows))

@@ -1,0 +1,57 @@
+"""The parameter of the leading class in one line: T/J, R/J or p with its error bar, and what to think of it.
+
+The value is the mean over the windows of the class; the error bar is that of *one* window.  Windows of one sample
+share what makes the network err, so their number does not make it smaller.
+"""
+
+import numpy as np
+
+from hamscope.data.results import Results
+from hamscope.models import BY_NAME, CLASS_NAMES
+
+LEAST_SLOPE = 0.3  # below it most of the difference between two images of a class does not come from its parameter
+_LEVELS = (0.68, 0.90)
+
+
+def parameter_line(results: Results, rows: list[int], model: str, card: dict) -> str | None:
+    """Value and error bar of the windows of `model` in `rows`, with remarks; None where there are none.
+
+    `card` is what the results say of the bundle: `trained` and `coverage` are used where they are there.
+    """
+    k = CLASS_NAMES.index(model)
+    weights = np.nan_to_num(results.n_windows[rows] * results.fractions[rows, k])
+    rows = np.asarray(rows)[weights > 0]
+    if not len(rows) or not np.isfinite(results.parameter[rows, k]).all():
+        return None
+    columns = results.parameter, results.parameter_half68, results.parameter_half90
+    value, *halves = (float(np.average(column[rows, k], weights=weights[weights > 0])) for column in columns)
+    symbol = BY_NAME[model].parameter
+    if not np.isfinite(halves[0]):
+        return f"{symbol} = {value:.2g}, without an error bar: too few lattices stand behind it."
+    digits = _digits(halves[0])
+    bars = [f"± {half:.{digits}f} ({100 * level:.0f} %)" for level, half in zip(_LEVELS, halves) if np.isfinite(half)]
+    remarks = _remarks(model, value, halves[0], card)
+    return f"{symbol} = {value:.{digits}f} {', '.join(bars)}{''.join(f'; {remark}' for remark in remarks)}."
+
+
+def _digits(half: float) -> int:
+    """Decimals that leave one figure of an error bar, two where the first is a 1."""
+    if half <= 0:
+        return 3
+    power = int(np.floor(np.log10(half)))
+    return max(0, -power + (half < 2 * 10.0**power))
+
+
+def _remarks(model: str, value: float, half: float, card: dict) -> list[str]:
+    remarks = []
+    low, high = card.get("trained", {}).get(model, (np.nan, np.nan))
+    slope = card.get("coverage", {}).get(model, {}).get("slope", np.nan)
+    folded = min(value, 1 - value) if BY_NAME[model].family == "percolation" else value
+    # Parameters spread evenly over the range lie within 68 % of it around its middle with no image at all.
+    if 2 * half >= _LEVELS[0] * (high - low):
+        remarks.append(f"this is as wide as the range trained on, {low:.3g} to {high:.3g}: the image does not tell it")
+    elif slope < LEAST_SLOPE:
+        remarks.append(f"an image of {model} tells little of it (slope {slope:.2f})")
+    if not low <= folded <= high and np.isfinite(low):
+        remarks.append(f"outside of the range trained on, {low:.3g} to {high:.3g}: an extrapolation")
+    return remarks
