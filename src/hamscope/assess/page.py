@@ -195,8 +195,8 @@ def _page(found: dict, bundles: dict[str, Bundle], series: list, folder: Path) -
                 f"Confusions of {first} at the fixed threshold, rows the truth, in per cent.",
                 lambda path: pictures.confusions(found["blur"], first, path)),
         picture(folder / "calibration.png", "Reliability diagram",
-                "How often answers are right against how sure they are, after temperature scaling, with 95 % intervals:"
-                "windows through the instrument of the bundle.",
+                "How often answers are right against how sure they are, temperature scaled, with 95 % intervals; "
+                "windows through the bundle's instrument.",
                 lambda path: pictures.reliability({n: b["calibration"] for n, b in found["bundles"].items()}, path)),
         picture(folder / "learning.png", "Accuracy against epochs and against time",
                 "Error on validation images during the training of each bundle.",

@@ -81,7 +81,9 @@ class Bundle:
                 "psf_px": self.card["resolution"]["psf_px"], "counts": self.statistics["resolution"].tolist(),
             },
             "trained": {
-                name: [float(own.min()), float(own.max())] for name, own in zip(CLASS_NAMES, knots) if np.isfinite(own).all()
+                name: [float(own.min()), float(own.max())]
+                for name, own in zip(CLASS_NAMES, knots)
+                if np.isfinite(own).all()
             },
             "coverage": {
                 name: {key: value for key, value in own.items() if np.isfinite(value)}
@@ -227,15 +229,9 @@ def read_bundle(path: str | Path, device: str = "cpu") -> Bundle:
         raise ContractError(
             f"{path}: its weights or clouds are not finite float32 numbers of the right shape; train again"
         )
-<<<<<<< HEAD
-    # Half widths are infinite where there were too few lattices to promise any.
-    if any(np.isinf(array).any() for name, array in statistics.items() if name != "parameters.factors"):
-        raise ContractError(f"{path}/{STATISTICS}: holds infinite numbers; train again")
-=======
     wrong = _wrong_statistics(statistics, network.full2.in_features, len(card["resolution"]["psf_px"]))
     if wrong:
         raise ContractError(f"{path}/{STATISTICS}: {wrong}; train again")
->>>>>>> c55ef6cd176c29f73a82a07b1b7988d5a35af848
     return Bundle(path, network.to(device).eval(), Clouds(points), statistics, card)
 
 

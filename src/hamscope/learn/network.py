@@ -214,11 +214,7 @@ class SquareConv(nn.Module):
         orbit = [
             pairs.index((max(abs(r), abs(c)), min(abs(r), abs(c)))) for r in range(-half, 3) for c in range(-half, 3)
         ]
-<<<<<<< HEAD
-        # On the CPU whatever the context: a bundle is read on "meta", and this is not in its weights.
-=======
-        # On the CPU by name: a network is built on "meta" before its weights are read, and no file holds these numbers.
->>>>>>> c55ef6cd176c29f73a82a07b1b7988d5a35af848
+        # On the CPU by name: a network is built on "meta" before its weights are read, and these are not among them.
         self.register_buffer("orbit", torch.tensor(orbit, device="cpu"), persistent=False)
         bound = (inputs * _KERNEL**2) ** -0.5
         self.weight = nn.Parameter(torch.empty(outputs, inputs, len(pairs)).uniform_(-bound, bound))
