@@ -56,7 +56,7 @@ def test_length_does_not_depend_on_what_is_up(ising):
 def test_fit_finds_the_length_of_its_own_law(power, xi):
     """Exponential periodograms of the law, made wave vector by wave vector: 24 images, xi within 25 %.
 
-    Seen to fail with another exponent, and with shells weighted equally for xi = 1.
+    Seen to fail with another exponent, with one axis of q left out, and with twice q.
     """
     side = 100
     k = 2 * np.pi * np.fft.fftfreq(side)
@@ -97,7 +97,7 @@ def test_connectedness_length_of_clusters_that_are_counted_by_hand():
 def test_connectedness_length_is_largest_at_the_threshold():
     """Against p, of 24 images of 100 x 100: largest at a p within 0.04 of p_c = 0.5927, and half of it 0.07 away.
 
-    Seen to fail with the spanning cluster counted, and with all clusters but the largest taken.
+    Seen to fail with the spanning cluster counted, and with R or s in place of their squares.
     """
     drawn = series("P-2D p", seed=2, images=24)
     xi = drawn.length()

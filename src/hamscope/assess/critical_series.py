@@ -10,9 +10,8 @@ name, by their surface z = 0, where domains are smaller.  Samples in three dimen
 periodic in x and y, which rounds a transition as soon as xi reaches about 10 sites.  In the H series the sample is
 larger than the image, as under a microscope: four times its side in 2D, twice in 3D.
 
-The critical disorder of the adiabatic sweep is 2.16 in 3D [1]_.  In 2D it is 0.54 for the infinite sample [2]_ but
-moves up with the inverse of the logarithm of the side, near enough: for a field of view of 100 sites [3]_ takes 1,
-which is what is used here.
+The critical disorder of the adiabatic sweep is 2.16 in 3D [1]_.  In 2D it is 0.54 for the infinite sample [2]_ and
+larger the smaller the sample is: for a field of view of 100 sites [3]_ takes 1, which is what is used here.
 
 Column k of every series is one independent lattice a value, but in the H series, where it is one sample swept through
 all values.  So columns, and only they, may be drawn anew for error bars.
