@@ -43,7 +43,8 @@ def scattered(mean: np.ndarray, seed: int = 1, images: int = 20, scatter: float 
 def test_distance_that_follows_t_holds(seed):
     """A mean of 0.2 + |t| with a scatter of 10 %: least at the critical value, explained by criticality.
 
-    Seen to fail with the minimum taken as the maximum, with the sign of |t| or of the length turned, and with the centre of the range in place of the critical value.
+    Seen to fail with the minimum taken as the maximum, with the sign of |t| or of the length turned, and with the
+    critical value in place of the centre of the range.
     """
     drawn = planted_series()
     found = criticality.judge(scattered(0.2 + drawn.reduced, seed), drawn)
