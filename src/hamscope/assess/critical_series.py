@@ -5,13 +5,13 @@
     H   RF-2D, RF-3D    states of an upward sweep at fixed R: the values are magnetizations, 0 is the coercive field
     p   P-2D, P-3D      coins; a plane of a three-dimensional lattice is noise, and knows nothing of its threshold
 
-Two-dimensional samples are shown whole, three-dimensional ones by their surface z = 0.  Samples in three dimensions
-have 32 planes, open in z and periodic in x and y, which rounds a transition as soon as xi reaches about 10 sites.  In
-the H series the sample is larger than the image, as under a microscope: four times its side in 2D, twice in 3D.
+Two-dimensional samples are shown whole, three-dimensional ones by the plane in the middle of z or, in series of that
+name, by their surface z = 0, where domains are smaller.  Samples in three dimensions have 32 planes, open in z and
+periodic in x and y, which rounds a transition as soon as xi reaches about 10 sites.  In the H series the sample is
+larger than the image, as under a microscope: four times its side in 2D, twice in 3D.
 
-The critical disorder of the adiabatic sweep is 2.16 in 3D [1]_.  In 2D it is 0.54 for the infinite sample [2]_ but
-moves up with the inverse of the logarithm of the side, near enough: for a field of view of 100 sites [3]_ takes 1,
-which is what is used here.
+The critical disorder of the adiabatic sweep is 2.16 in 3D [1]_.  In 2D it is 0.54 for the infinite sample [2]_ and
+larger the smaller the sample is: for a field of view of 100 sites [3]_ takes 1, which is what is used here.
 
 Column k of every series is one independent lattice a value, but in the H series, where it is one sample swept through
 all values.  So columns, and only they, may be drawn anew for error bars.
@@ -48,7 +48,7 @@ class Plan(NamedTuple):
 
     `model` is the class whose cloud is measured against; `symbol` T, R, H or p; `critical` the critical value and
     `band` how far a minimum may lie from it on a sample of 100 sites; `trained` the range of Table I; `values` (n,) the
-    parameter; `disorder` R/J of an H series.
+    parameter; `disorder` R/J of an H series; `surface` says which plane of a three-dimensional sample is shown.
     """
 
     model: str
@@ -58,6 +58,7 @@ class Plan(NamedTuple):
     trained: tuple[float, float]
     values: np.ndarray
     disorder: float = 0.0
+    surface: bool = False
 
 
 # Denser about the critical value, which is itself a value.  The bands: where xi exceeds a quarter of the image, or of
@@ -80,6 +81,10 @@ PLANS = {
     "P-3D p": Plan("P-3D", "p", PC_3D, 0.02, (0.29, 0.33), np.array(
         [0.22, 0.24, 0.255, 0.27, 0.28, 0.29, 0.30, PC_3D, 0.32, 0.33, 0.34, 0.355, 0.37, 0.39])),
 }  # fmt: skip
+
+
+for _name in ("C-3D T", "RF-3D R", "RF-3D H"):
+    PLANS[f"{_name} surface"] = PLANS[_name]._replace(surface=True)
 
 
 class Series(NamedTuple):
@@ -136,7 +141,7 @@ def _exponent(model: str) -> float:
 
 
 def series(name: str, seed: int = 1, size: int = 100, images: int = 24, planes: int = PLANES) -> Series:
-    """Draw one of `PLANS`; all of them take about a minute of one core.
+    """Draw one of `PLANS`; all of them take about a minute and a half of one core.
 
     Parameters
     ----------
@@ -176,9 +181,11 @@ def _dimension(plan: Plan) -> int:
     return int(plan.model[-2])
 
 
-def _shown(sites: np.ndarray, size: int) -> np.ndarray:
-    """The plane that is seen, shape (size, size): a corner of a 2D lattice, or of the surface z = 0."""
-    return (sites[:, 0, :] if sites.shape[1] == 1 else sites[0])[:size, :size]
+def _shown(plan: Plan, sites: np.ndarray, size: int) -> np.ndarray:
+    """The plane that is seen, shape (size, size): a corner of a 2D lattice, or of one plane of a 3D one."""
+    if sites.shape[1] == 1:
+        return sites[:size, 0, :size]
+    return sites[0 if plan.surface else sites.shape[0] // 2, :size, :size]
 
 
 def _thermal(plan: Plan, lattice: Lattice, key, size: int, images: int):
@@ -189,7 +196,7 @@ def _thermal(plan: Plan, lattice: Lattice, key, size: int, images: int):
         batch = IsingBatch(Slab(lattice), temperatures[first : first + LATTICES], key, first // LATTICES)
         batch.run(_SWEEPS[dimension], _UPDATES[dimension])
         for bit in range(batch.temperatures.size):
-            shown[first + bit] = _shown(batch.spins(bit), size)
+            shown[first + bit] = _shown(plan, batch.spins(bit), size)
     n = len(plan.values)
     return shown.reshape(n, images, size, size), plan.values.copy(), np.zeros(n)
 
@@ -213,7 +220,7 @@ def _disordered(plan: Plan, lattice: Lattice, key, size: int, images: int):
     for j, k in np.ndindex(field.shape):
         flips = rfim.flip_fields(slab, rfim.Gaussian(plan.values[j], key, j * images + k))
         state, field[j, k] = nearest_state(flips, 0.0)
-        shown[j, k] = _shown(state, size)
+        shown[j, k] = _shown(plan, state, size)
     return shown, plan.values.copy(), field.mean(axis=1)
 
 
@@ -226,12 +233,12 @@ def _driven(plan: Plan, lattice: Lattice, key, size: int, images: int):
         for j, target in enumerate(plan.values):
             state, field[j, k] = nearest_state(flips, target)
             reached[j, k] = 2 * state.mean() - 1
-            shown[j, k] = _shown(state, size)
+            shown[j, k] = _shown(plan, state, size)
     return shown, reached.mean(axis=1), field.mean(axis=1)
 
 
 def _coins(plan: Plan, lattice: Lattice, key, size: int, images: int):
     shown = np.empty((len(plan.values), images, size, size), np.uint8)
     for j, k in np.ndindex(shown.shape[:2]):
-        shown[j, k] = _shown(percolation.sites(lattice, plan.values[j], key, j * images + k), size)
+        shown[j, k] = _shown(plan, percolation.sites(lattice, plan.values[j], key, j * images + k), size)
     return shown, plan.values.copy(), np.zeros(len(plan.values))

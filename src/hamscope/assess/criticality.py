@@ -12,7 +12,9 @@ The rule, which does not look at results.  The conjecture *holds* on a series if
 Otherwise it *does not hold*.  Beside |t| stands a length that is measured from the images, the yardstick, whose
 logarithm has to fall as the distance rises.  Beside both stands the trivial alternative, that images are near to the
 cloud if they look like training images: the distance |x - c| to the centre c of the range that was trained on.
-Where a range is centred on the critical value the two cannot be told apart, and that is said.
+Where a range is centred on the critical value the two cannot be told apart, and that is said.  P-3D is the control:
+a plane of it is plain noise, which is the same on both sides of the threshold, so a minimum there can only come from
+the training range.
 
 Intervals are percentiles of a bootstrap over images: columns are drawn anew, the same ones for distance and length.
 
@@ -31,6 +33,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from scipy.stats import rankdata
 
 from hamscope.assess.critical_series import PLANS, Series, series
@@ -222,6 +225,10 @@ def _draw(axis, result: Result) -> None:
     other = axis.twinx()
     other.plot(x, drawn.length(), color=FAINT, marker="s", markersize=2.5, linewidth=0.9)
     other.set(yscale="log", ylabel="length (px)")
+    for ticks in (axis.yaxis, other.yaxis):
+        ticks.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ticks.set_major_formatter(StrMethodFormatter("{x:g}"))
+        ticks.set_minor_formatter(NullFormatter())
     other.spines["right"].set_visible(True)
     other.tick_params(colors=FAINT)
     other.yaxis.label.set_color(FAINT)
