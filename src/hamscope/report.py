@@ -69,7 +69,6 @@ def page_context(results: Results, folder: Path) -> dict:
         for number, verdict in enumerate(verdicts[:MOST_SECTIONS], 1)
     ]
     attributes = results.attributes
-    config = attributes.get("config", {})
     return {
         "models": MODELS, "colours": figures.COLOURS, "dark": _dark_colours(),
         "verdicts": verdicts, "sections": sections, "most_sections": MOST_SECTIONS,

@@ -78,10 +78,13 @@ class Bundle:
             "temperature": self.card["calibration"]["temperature"],
             "rejection": self.card["rejection"],
             "resolution": {
-                "psf_px": self.card["resolution"]["psf_px"], "counts": self.statistics["resolution"].tolist(),
+                "psf_px": self.card["resolution"]["psf_px"],
+                "counts": self.statistics["resolution"].tolist(),
             },
             "trained": {
-                name: [float(own.min()), float(own.max())] for name, own in zip(CLASS_NAMES, knots) if np.isfinite(own).all()
+                name: [float(own.min()), float(own.max())]
+                for name, own in zip(CLASS_NAMES, knots)
+                if np.isfinite(own).all()
             },
             "coverage": {
                 name: {key: value for key, value in own.items() if np.isfinite(value)}
