@@ -39,6 +39,15 @@ def test_results_are_checked_too(tmp_path):
     def bad_share(file):
         file["fractions"][1, 1] = 1.5
 
+    def bad_probability(file):
+        file["probabilities"][1, 1] = -0.5
+
+    def bad_half(file):
+        file["parameter_half68"][1, 1] = -1
+
+    def bad_adaptive(file):
+        file["adaptive"][1] = 2
+
     def bomb(file):
         data = zlib.compress(bytes(2**28))
         data += fletcher32(data).to_bytes(4, "little")
@@ -54,7 +63,9 @@ def test_results_are_checked_too(tmp_path):
     for make in (link, cycle, deep_maps):
         with pytest.raises(ContractError):
             results.read_results(tmp_path / f"{make.__name__}.h5")
-    for make, reason in ((bad_class, "is not one of"), (bad_share, "a share is not between")):
+    for make, reason in ((bad_class, "is not one of"), (bad_share, "a share is not between"),
+                         (bad_probability, "probabilities: a share"), (bad_half, "half68: is below 0"),
+                         (bad_adaptive, "adaptive: is neither")):  # fmt: skip
         found, _ = check.check_file(spoilt(make.__name__, make))
         assert any(reason in line for line in found) and any("content_sha256" in line for line in found)
 
@@ -85,6 +96,9 @@ def test_bundles_are_checked_too(tmp_path):
     def header(folder):
         (folder / "clouds.safetensors").write_bytes((2**40).to_bytes(8, "little") + b"{}")
 
+    def statistics(folder):
+        (folder / "statistics.safetensors").unlink()
+
     def deep_card(folder):
         (folder / "bundle.json").write_text("[" * 100_000)
 
@@ -101,6 +115,7 @@ def test_bundles_are_checked_too(tmp_path):
 
     for make, reason in (
         (outside, "is no regular file"), (sparse, "at most"), (header, "declares a header"),
+        (statistics, "is no bundle (statistics.safetensors"),
         (deep_card, "is not a bundle's card"), (huge_card, "at most"), (fifo, "is no regular file"),
         (huge_network, "are not of one network"),
     ):  # fmt: skip

@@ -30,6 +30,7 @@ def test_help_needs_no_engine():
         (["train", TINY, "{tmp}/text", "--out", "{tmp}/bundle"], "not HDF5"),
         (["classify", "{tmp}/text", "--bundle", "{tmp}/none", "--out", "{tmp}/r.h5"], "none"),
         (["classify", "x", "--bundle", "b", "--out", "r.h5", "--threshold", "high"], "write otsu, median or a number"),
+        (["classify", "x", "--out", "r.h5", "--psf-px", "nan"], "--psf-px nan: write a number of pixels"),
         (["report", "{tmp}/none.h5", "--out", "{tmp}/report"], "none.h5: no such file"),
         (["report", "{tmp}/text", "--out", "{tmp}/report"], "not HDF5"),
         (["run", TINY, "--out", "{tmp}/none/out"], "does not exist"),

@@ -151,3 +151,13 @@ def test_a_drive_that_cannot_be_is_refused(tiny, keys, reason):
     with pytest.raises(ConfigError, match=reason) as caught:
         parse_config(tiny)
     assert "\n" not in str(caught.value)
+
+
+def test_classify_knows_the_scores_of_the_bundle():
+    """`confidence` takes "default" and every score that a bundle has a limit for."""
+    from typing import get_args
+
+    from hamscope.config import Classify
+    from hamscope.learn.trust import SCORES
+
+    assert set(get_args(Classify.model_fields["confidence"].annotation)) == {"default", *SCORES}

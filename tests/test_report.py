@@ -10,7 +10,7 @@ import shlex
 import h5py
 import numpy as np
 import pytest
-from synthetic import film, table, together
+from synthetic import ATTRIBUTES, film, table, together
 
 from hamscope import figures, report
 from hamscope.data.results import write_results
@@ -283,3 +283,56 @@ def test_many_sources_stay_a_page(tmp_path, monkeypatch):
     assert page.well_formed and "Pictures follow for the first 2 sources" in page.shown
     assert all(f"scan-{k}.png" in page.shown for k in range(5))
     assert len([tag for tag, _ in page.elements if tag == "img"]) == 2
+
+
+def believed(**config):
+    """A film of one frame by a bundle that says all it can, with a sweep over three widths."""
+    counts = np.tile(100.0 * np.eye(7), (2, 3, 2, 1, 1))
+    counts[1, ..., 3, 2] = 60
+    card = ATTRIBUTES["bundle"] | {
+        "instrument": {"summary": "0 to 3 px", "psf_px": [0.0, 3.0]}, "trained": {"RF-2D": [1.0, 1.19]},
+        "resolution": {"psf_px": [0.0, 2.0], "counts": counts.tolist()}, "rejection": {"accepts": 0.95},
+    }  # fmt: skip
+    one = {"psf_px": [None, 0.0, 3.0], "probabilities": np.eye(7)[:3].tolist(), "confident": [0.5] * 3, "told": 2.0}
+    attributes = ATTRIBUTES | {
+        "bundle": card, "config": ATTRIBUTES["config"] | config, "score": "mahalanobis", "sweep": {"a.tif": one},
+        "bundle_is_default": True,
+    }  # fmt: skip
+    shares = {"RF-2D": 0.9, "P*": 0.1}
+    frame = {"source": "a.tif", "shares": shares, "sure": shares, "psf_px": 4.0, "adaptive": 1, "independent": 40,
+             "chances": {"RF-2D": 0.77}, "parameter": {"RF-2D": 1.08}, "half68": {"RF-2D": 0.02},
+             "half90": {"RF-2D": 0.04}}  # fmt: skip
+    return table([frame], attributes)
+
+
+def test_page_says_what_the_bundle_knows(tmp_path):
+    """Group, interval, probability, parameter, warning, score and the sweep are on the page; commands have the options.
+
+    Seen to fail with the warnings left out of the card, with the shares shown as probabilities, and with --psf-px left
+    out of the commands.
+    """
+    results = believed(psf_px=4.0, confidence="default")
+    write_results(tmp_path / "r.h5", results)
+    page = Page(report.write_report(tmp_path / "r.h5", tmp_path / "report"))
+    assert page.well_formed
+    for text in (
+        "Random field, dimension undecided at this resolution", "from 40 independent windows", "77 %",
+        "R/J = 1.08 ± 0.02 (68 %), ± 0.04 (90 %)", "Mahalanobis distance", "95 % of them are accepted",
+        "Warning. The point-spread function is given as 4 px", "Point-spread function: 4 px. Threshold: taken from the",
+        "are RF-2D, every class as likely", "4 pixels",
+    ):  # fmt: skip
+        assert text in page.shown, text
+    assert (tmp_path / "report" / "source-01-sweep.png").exists()
+    words = shlex.split(report.commands(results).splitlines()[0])
+    assert words[words.index("--psf-px") + 1] == "4.0" and "--sweep-psf" in words and "--bundle" not in words
+    assert words[words.index("--confidence") + 1] == "default"
+
+
+@pytest.mark.parametrize("change", [{"probabilities": [[1]]}, {"psf_px": "x"}, {"told": "far"}, {"confident": None}])
+def test_a_strange_sweep_is_left_out(tmp_path, change):
+    """Results from elsewhere give a page all the same, without that picture."""
+    results = believed()
+    results.attributes["sweep"]["a.tif"] |= change
+    write_results(tmp_path / "r.h5", results)
+    page = Page(report.write_report(tmp_path / "r.h5", tmp_path / "report"))
+    assert page.well_formed and not (tmp_path / "report" / "source-01-sweep.png").exists()

@@ -154,9 +154,7 @@ class Verdict:
                 f"treat as none of the seven, although {shares}."
             )
         if self.kind == INSEPARABLE:
-            return (
-                f"Undecided: at this resolution an answer {self.model} stands for almost any class; {shares}; {sure}."
-            )
+            return f"Undecided: at this resolution an answer {self.model} is too often another class; {shares}; {sure}."
         if self.kind == SMALL:
             return f"Probably {self.name}, but the sample is too small to decide: {shares}; {sure}."
         if self.kind == UNDECIDED:

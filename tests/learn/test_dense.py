@@ -92,7 +92,8 @@ def test_what_the_bundle_knows_is_asked_of_every_window(seeing, score):
     windows were prepared (none is down then), and with the flag of another score or the limit of another.
     """
     image = frame()
-    image[30:] ^= 1  # so that the majority is down in some windows
+    image[20:] ^= 1  # so that the majority is down in some windows
+    image[20:] &= blobs((20, 30), 7, 0.5)
     known = condition(1.5, True)
     name = "mahalanobis" if score == "default" else score
     limits = seeing.card["rejection"]["limits"] | {"mahalanobis": 6.1, "energy": -3.15, "nearest": 2.9}
@@ -111,12 +112,12 @@ def test_what_the_bundle_knows_is_asked_of_every_window(seeing, score):
         limit = rejection["limits"][name]
         assert band.flags[r, c] == (own <= limit) or abs(own - limit) < 1e-3 * abs(limit)
         flipped = np.array([window.sum() < WINDOW**2 / 2])
-        flips += flipped[0]
+        flips += flipped[0] and band.classes[r, c] > 3  # of percolation, where it matters
         state = {key[11:]: array for key, array in seeing.statistics.items() if key.startswith("parameters.")}
         expected = parameters.predict(state, said.hidden, said.logits.argmax(1), flipped)
         found = band.parameter[r, c], band.half68[r, c], band.half90[r, c]
         np.testing.assert_allclose(found, np.ravel(expected), rtol=1e-3, atol=1e-4)
-    assert flips > 3 and 0 < band.flags.sum() < (band.classes != NO_PATTERN).sum()
+    assert flips > 2 and 0 < band.flags.sum() < (band.classes != NO_PATTERN).sum()
 
 
 def test_without_a_condition_nothing_is_known(seeing):

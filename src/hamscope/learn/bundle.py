@@ -78,7 +78,8 @@ class Bundle:
             "temperature": self.card["calibration"]["temperature"],
             "rejection": self.card["rejection"],
             "resolution": {
-                "psf_px": self.card["resolution"]["psf_px"], "counts": self.statistics["resolution"].tolist(),
+                "psf_px": self.card["resolution"]["psf_px"],
+                "counts": self.statistics["resolution"].tolist(),
             },
             "trained": {
                 name: [float(own.min()), float(own.max())]
