@@ -239,8 +239,8 @@ def airy_transfer(f: float, sigma: float) -> float:
 def test_a_wave_is_weakened_by_the_transfer_function(airy, rows, columns):
     """Of a cosine of some periods along rows and columns the amplitude is that of the law, the mean is kept.
 
-    The Airy disc's is the autocorrelation of its pupil, counted on a grid (1e-3).  Seen to fail with pi^2 for the 2 pi^2
-    of the Gaussian, with the cut-off 2 % off, and with the rows left out.
+    The Airy disc's is the autocorrelation of its pupil, counted on a grid (1e-3).  Seen to fail with pi^2 for the
+    2 pi^2 of the Gaussian, with the cut-off 2 % off, and with the rows left out.
     """
     side, sigma = 64, 1.2
     phase = 2 * np.pi * (rows * np.arange(side)[:, None] + columns * np.arange(side)[None]) / side

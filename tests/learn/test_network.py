@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from hamscope.data.symmetry import augment, prepare
 from hamscope.errors import UserError
-from hamscope.learn.network import InvariantNet, PaperNet, SquareConv, image_keys, keyed_mask, outputs, predict
+from hamscope.learn.network import InvariantNet, PaperNet, SquareConv, build, image_keys, keyed_mask, outputs, predict
 
 
 @pytest.fixture
@@ -219,3 +219,16 @@ def test_the_invariant_network_hears_what_it_is_told(invariant):
             np.testing.assert_allclose(found[k], predict(invariant, images[k : k + 1], mixed[k])[0], atol=1e-5)
     paper = PaperNet(24, filters=(4, 4), hidden=8).eval()
     np.testing.assert_array_equal(predict(paper, images, mixed), predict(paper, images))
+
+
+def test_a_network_is_built_again_without_drawing_weights(invariant):
+    """On "meta", as a bundle is read, with the weights assigned: the same logits, so nothing is left on "meta".
+
+    Seen to fail with the orbits of the kernels left behind there.
+    """
+    for network in (invariant, PaperNet(24, filters=(4, 4), hidden=8).eval()):
+        with torch.device("meta"):
+            again = build(**network.arguments)
+        again.load_state_dict(network.state_dict(), assign=True)
+        images = np.random.default_rng(3).integers(0, 2, (4, 24, 24), np.uint8)
+        np.testing.assert_array_equal(predict(again.to("cpu").eval(), images), predict(network, images))

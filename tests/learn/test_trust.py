@@ -66,7 +66,7 @@ def test_the_temperature_undoes_what_sharpened_the_logits(measured):
     """Logits 3 times too large have temperature 3, true ones 1, to 15 %; then the calibration error is chance alone.
 
     15 bins of 600 images: the error of a perfect classifier is near 0.03, and below 0.06 in all seeds tried.  Seen to
-    fail with the temperature fitted to the training images' neighbours exchanged (1 / T).
+    fail with 1 / T for T.
     """
     sharpness, _, _, card = measured
     calibration = card["calibration"]
@@ -80,7 +80,7 @@ def test_the_limit_of_the_distance_is_that_of_the_law(measured):
     """Mahalanobis distances of four normal features follow chi with 4 degrees of freedom: its 95 % point, to 8 %.
 
     Feature 1 is uniform, which shortens its tail a little.  95 % of fresh images are accepted, within 4 standard
-    errors of 600 in both samples.  Seen to fail with the 5 % point, and with the limits of training images.
+    errors of 600 in both samples.  Seen to fail with the 5 % point for the 95 % one.
     """
     _, _, statistics, card = measured
     limit = card["rejection"]["limits"]["mahalanobis"]
@@ -95,9 +95,10 @@ def test_the_limit_of_the_distance_is_that_of_the_law(measured):
 
 
 def test_the_parameter_is_found_with_its_noise(measured):
-    """Noise of 0.1 gives an rms of 0.1, a 68 % half width near it, and the coverage promised, within 0.06.
+    """Noise of 0.1 gives an rms of 0.1, a 68 % half width near it, and the coverage promised, within 3 deviations.
 
-    300 images of 15 lattices a class; the deviation of a share is 0.027, and the factors have one as large.
+    300 images of 15 lattices a class; the deviation of a share is 0.027, and the factors have one as large.  Seen to
+    fail with one half width for both levels.
     """
     _, _, _, card = measured
     assert card["coverage"].keys() == {CLASS_NAMES[k] for k in CLASSES}
