@@ -22,6 +22,7 @@ from hamscope.sim.vectors import kernel_form, wide_vectors
 
 ROOT = Path(__file__).parent.parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(Path(__file__).parent))
 from engines import mpiexec  # noqa: E402
 
 KEY = rng.stream_key(1, "bench")
@@ -189,30 +190,65 @@ def ranks() -> None:
     print(f"    exchange of both halo planes of 200 x 200 words: {1e6 * large[2]['exchange']:.0f} us on two ranks")
 
 
+def bare(kind: str, threads: int, epochs: int) -> list[float]:
+    """Seconds of epochs of a plain torch loop in a process of its own, without Ray."""
+    environment = dict(os.environ, OMP_WAIT_POLICY="PASSIVE", OMP_NUM_THREADS=str(threads))
+    done = subprocess.run(
+        [sys.executable, Path(__file__).with_name("train_times.py"), kind, str(threads), str(epochs)],
+        env=environment, capture_output=True, text=True, check=True, timeout=300,
+    )  # fmt: skip
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def on_ray(kind: str, workers: int, threads: int, epochs: int) -> dict[str, list[float]]:
+    """Seconds of epochs in workers of Ray Train, and what they waited for images; a Ray is started for it alone."""
+    import ray.train
+    from ray.train.torch import TorchTrainer
+    from train_times import program_epochs
+
+    from hamscope_hpc.cluster import start_ray
+
+    begin = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder, start_ray(cpus=workers * threads):
+        job = {"kind": kind, "threads": threads, "epochs": epochs, "folder": folder}
+        TorchTrainer(
+            program_epochs, train_loop_config=job,
+            scaling_config=ray.train.ScalingConfig(num_workers=workers, resources_per_worker={"CPU": threads}),
+            run_config=ray.train.RunConfig(
+                name="ray", storage_path=folder, logging_config=ray.train.LoggingConfig(log_level="CRITICAL"),
+                worker_runtime_env={
+                    "env_vars": {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": os.pathsep.join(sys.path)}
+                },
+            ),
+        ).fit()  # fmt: skip
+        found = json.loads((Path(folder) / "times.json").read_text())
+    found["around"] = time.monotonic() - begin - sum(found["seconds"])
+    return found
+
+
 def training() -> None:
-    """The paper's network in bfloat16 and in float32, on all cores of this process."""
-    import torch
+    """Ray Train against a plain torch loop on the same images; images/s; two workers against one; share waited."""
+    from train_times import IMAGES
 
-    from hamscope.learn.network import PaperNet
-    from hamscope.learn.training import train_epoch
-
-    images = np.random.default_rng(0).integers(0, 2, (256, 100, 100), np.uint8)
-    labels = np.random.default_rng(1).integers(0, 7, 256)
-    rates = {}
-    for precision in ("bfloat16", "float32"):
-        network = PaperNet(100)
-        optimizer = torch.optim.Adam(network.parameters())
-
-        def epoch(network=network, optimizer=optimizer, precision=precision):
-            train_epoch(network, optimizer, images, labels, seed=1, epoch=0, batch_size=64, precision=precision)
-
-        rates[precision] = 256 / seconds(epoch, repeat=2)
-    show(
-        "training, filters 32 and 64, hidden 256",
-        ("bfloat16", rates["bfloat16"]),
-        ("float32", rates["float32"]),
-        "images/s",
-    )
+    bare_times, ray_times, waited = [], [], []
+    for _ in range(2):  # in turn, since the load of the machine changes
+        bare_times += bare("bare", 2, 3)
+        found = on_ray("paper", 1, 2, 3)
+        ray_times += found["seconds"]
+        waited += found["waited"]
+    plain, ours = np.median(bare_times), np.median(ray_times)
+    show("training, the paper's network, two cores", ("Ray Train, one worker", IMAGES / ours),
+         ("plain torch loop", IMAGES / plain), "images/s")  # fmt: skip
+    print(f"    overhead {100 * (ours / plain - 1):.1f} %; waited for images {100 * sum(waited) / sum(ray_times):.2f} %"
+          f" of the time; start, warming up and end (not counted): {found['around']:.0f} s")  # fmt: skip
+    single = IMAGES / np.median(on_ray("paper", 1, 1, 2)["seconds"])
+    double = IMAGES / np.median(on_ray("paper", 2, 1, 2)["seconds"])
+    show("training, the paper's network, one core a worker", ("two workers", double), ("one worker", single),
+         "images/s")  # fmt: skip
+    print(f"    scaling efficiency {100 * double / 2 / single:.0f} %")
+    invariant = IMAGES / np.median(bare("invariant", 2, 2))
+    show("training, two cores, plain loop", ("invariant (16, 32, 64, 64)", invariant),
+         ("the paper's", IMAGES / plain), "images/s")  # fmt: skip
 
 
 def writing() -> None:

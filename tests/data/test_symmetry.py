@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from hamscope.data.symmetry import reduce
+from hamscope.data.symmetry import augment, majority_is_down, majority_up, prepare, reduce
 
 
 def sixteen(image: np.ndarray) -> list[np.ndarray]:
@@ -214,3 +214,49 @@ def test_what_is_no_two_level_image_is_refused(images, words):
     """Above all 0 and 255: flipping those would give nonsense without a word."""
     with pytest.raises(ValueError, match=words):
         reduce(images)
+
+
+@pytest.mark.parametrize("side", [5, 6, 100])
+def test_the_majority_is_turned_up_and_nothing_else(side):
+    """An image or its flip, whichever has more up; where half is up, the same form for all 16 images.
+
+    Seen to fail with `<` and `>` exchanged in `majority_is_down`, and with ties left as they are.
+    """
+    rng = np.random.default_rng(side)
+    images = (rng.random((60, side, side)) < rng.random((60, 1, 1))).astype(np.uint8)
+    given = images.copy()
+    turned = majority_up(images)
+    np.testing.assert_array_equal(images, given)
+    for image, found in zip(images, turned):
+        if 2 * image.sum(dtype=int) != side * side:
+            assert 2 * found.sum(dtype=int) > side * side
+            np.testing.assert_array_equal(found, image if 2 * image.sum(dtype=int) > side * side else 1 - image)
+    np.testing.assert_array_equal(majority_is_down(images), 2 * images.sum((1, 2), dtype=int) < side * side)
+    if side % 2 == 0:
+        tie = half_up(side, rng)
+        assert 2 * tie.sum(dtype=int) == side * side
+        forms = majority_up(np.stack(sixteen(tie)))
+        assert (forms == reference(tie)).all()
+
+
+def test_the_sixteen_operations_give_the_sixteen_images():
+    """Each once, of a pattern without symmetry; each image of a batch by its own operation.
+
+    Seen to fail with the transpose left out (8 twice), and with the flip taken from the bit of the transpose.
+    """
+    image = np.random.default_rng(1).integers(0, 2, (7, 7), np.uint8)
+    found = augment(np.stack([image] * 16), np.arange(16))
+    assert {x.tobytes() for x in found} == {np.ascontiguousarray(x).tobytes() for x in sixteen(image)}
+    assert len({x.tobytes() for x in found}) == 16
+    np.testing.assert_array_equal(augment(image[None], np.array([0]))[0], image)
+    np.testing.assert_array_equal(augment(np.stack([image] * 3), np.array([9, 2, 9])), found[[9, 2, 9]])
+
+
+def test_windows_are_prepared_as_the_network_was_trained():
+    """ "reduced" is one form of 16, "majority" turns spins alone, "augmented" leaves them; other words are refused."""
+    images = np.random.default_rng(2).integers(0, 2, (9, 8, 8), np.uint8)
+    np.testing.assert_array_equal(prepare(images, "reduced"), reduce(images))
+    np.testing.assert_array_equal(prepare(images, "majority"), majority_up(images))
+    np.testing.assert_array_equal(prepare(images, "augmented"), images)
+    with pytest.raises(KeyError):
+        prepare(images, "none")

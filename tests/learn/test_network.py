@@ -1,12 +1,13 @@
-"""The network of III B: its shapes, and dropout that belongs to the image."""
+"""The networks: shapes of that of III B, invariance of the other, and dropout that belongs to the image."""
 
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
+from hamscope.data.symmetry import augment, prepare
 from hamscope.errors import UserError
-from hamscope.learn.network import PaperNet, image_keys, keyed_mask, predict
+from hamscope.learn.network import InvariantNet, PaperNet, SquareConv, build, image_keys, keyed_mask, outputs, predict
 
 
 @pytest.fixture
@@ -104,3 +105,130 @@ def test_prediction_does_not_depend_on_the_batch(images):
         predict(network, images.numpy(), None, 5), predict(network, images.numpy(), None, 256), atol=1e-5
     )
     assert predict(network, images.numpy()[:0]).shape == (0, 7)
+
+
+@pytest.fixture
+def invariant():
+    """A small invariant network with random weights, standardised on noise."""
+    torch.manual_seed(1)
+    network = InvariantNet(24, filters=(6, 8), hidden=16)
+    network.standardise(torch.as_tensor(np.random.default_rng(5).integers(0, 2, (64, 24, 24), np.uint8)))
+    return network.eval()
+
+
+def test_the_kernels_are_symmetric_under_the_square():
+    """Those of an explicit convolution, whose number at (row, column) depends on |row|, |column| in either order.
+
+    Seen to fail with the orbits of a distance alone cut off at one axis (rows and columns not exchanged).
+    """
+    conv = SquareConv(2, 3)
+    distances = {(a, b): k for k, (a, b) in enumerate([(0, 0), (1, 0), (1, 1), (2, 0), (2, 1), (2, 2)])}
+    kernels = torch.empty(3, 2, 5, 5)
+    for row in range(5):
+        for column in range(5):
+            far, near = sorted((abs(row - 2), abs(column - 2)), reverse=True)
+            kernels[:, :, row, column] = conv.weight[:, :, distances[far, near]]
+    for same in (kernels.flip(2), kernels.flip(3), kernels.transpose(2, 3)):
+        assert torch.equal(same, kernels)
+    x = torch.randn(4, 2, 11, 13)
+    assert torch.allclose(conv(x), functional.conv2d(x, kernels, conv.bias), atol=1e-6)
+
+
+def test_the_eight_images_of_a_window_have_the_same_logits(invariant):
+    """To 1e-5 of logits of order one, whatever the majority; after `prepare` all 16, ties too.
+
+    Seen to fail with one of the numbers of a kernel left unsymmetric (the mirror images differ), with the window not
+    even in front of a pooling, and (the ties) with `majority_up` leaving them as they are.
+    """
+    random = np.random.default_rng(0)
+    images = (random.random((12, 24, 24)) < random.uniform(0.3, 0.7, (12, 1, 1))).astype(np.uint8)
+    images[0] = (random.permutation(24 * 24) < 288).reshape(24, 24)
+    known = np.array([1, 0.7, 0], np.float32)
+    plain, prepared = predict(invariant, images, known), predict(invariant, prepare(images, "majority"), known)
+    assert plain.std(0).min() > 1e-3  # they tell images apart
+    for element in range(16):
+        turned = augment(images, np.full(12, element))
+        if element < 8:
+            np.testing.assert_allclose(predict(invariant, turned, known), plain, atol=1e-5)
+        np.testing.assert_allclose(predict(invariant, prepare(turned, "majority"), known), prepared, atol=1e-5)
+    flipped = predict(invariant, 1 - images, known)
+    assert np.abs(flipped - plain).max() > 1e-2  # the flip is left to `prepare`
+
+
+@pytest.mark.parametrize("window, filters", [(22, (4, 4, 4)), (25, (4, 4)), (12, (4, 4, 4))])
+def test_a_window_that_pooling_would_tear_is_refused(window, filters):
+    """22 leaves 9 at the second of three, 25 leaves 21 at the first of two; 12 leaves nothing."""
+    with pytest.raises(UserError, match=f"image_size = {window}"):
+        InvariantNet(window, filters=filters)
+
+
+def test_the_window_of_the_paper_fits():
+    """100 x 100 through four convolutions, 100 96 48 44 22 18 9 5; 1 + sum(filters) means and 3 numbers are taken."""
+    network = InvariantNet(100)
+    images = torch.zeros((2, 100, 100), dtype=torch.uint8)
+    assert network.means(images).shape == (2, 201) and network.full0.weight.shape == (128, 204)
+    found = outputs(network, images.numpy())
+    assert found.logits.shape == (2, 7) and found.hidden.shape == (2, 64) and found.hidden.min() >= 0
+
+
+def test_the_first_mean_is_the_magnetisation(invariant):
+    """Of spins +-1; the others are means of what plain functions give, ReLU before the pooling.
+
+    Seen to fail with 0/1 for +-1, and with the last convolution pooled.
+    """
+    images = torch.as_tensor(np.random.default_rng(2).integers(0, 2, (5, 24, 24), np.uint8))
+    means = invariant.means(images)
+    x = torch.where(images == 1, 1.0, -1.0)[:, None]
+    assert torch.allclose(means[:, 0], x.mean((1, 2, 3)), atol=1e-6)
+    first = functional.max_pool2d(functional.relu(invariant.convs[0](x)), 2)
+    second = functional.relu(invariant.convs[1](first))
+    assert torch.allclose(means[:, 1:7], first.mean((2, 3)), atol=1e-5)
+    assert torch.allclose(means[:, 7:], second.mean((2, 3)), atol=1e-5)
+
+
+def test_standardised_outputs_have_mean_0_and_deviation_1(invariant):
+    """Of every convolution on the images that it saw, to 1e-4, and of the means that the full layers take.
+
+    Seen to fail with the bias not scaled, and with the shift of the means left at 0.
+    """
+    images = torch.as_tensor(np.random.default_rng(5).integers(0, 2, (64, 24, 24), np.uint8))
+    x = torch.where(images == 1, 1.0, -1.0)[:, None]
+    with torch.no_grad():
+        for level, conv in enumerate(invariant.convs):
+            found = conv(x)
+            assert found.mean((0, 2, 3)).abs().max() < 1e-4 and (found.std((0, 2, 3)) - 1).abs().max() < 1e-4
+            x = functional.relu(functional.max_pool2d(found, 2) if level == 0 else found)
+        taken = (invariant.means(images) - invariant.shift) * invariant.scale
+    assert taken.mean(0).abs().max() < 1e-3 and (taken.std(0) - 1).abs().max() < 1e-3
+
+
+def test_the_invariant_network_hears_what_it_is_told(invariant):
+    """Each of the three numbers changes the logits; None is the same as knowing nothing; each window its own.
+
+    Seen to fail with the condition not passed on, and with that of the first window for all.
+    """
+    images = np.random.default_rng(3).integers(0, 2, (4, 24, 24), np.uint8)
+    nothing = predict(invariant, images)
+    np.testing.assert_array_equal(predict(invariant, images, np.zeros(3)), nothing)
+    for known in np.eye(3):
+        assert np.abs(predict(invariant, images, known) - nothing).max() > 1e-3
+    mixed = np.array([[0, 0, 0], [1, 2, 0], [0, 0, 1], [1, 0.5, 1]], np.float32)
+    for batch in (3, 256):
+        found = predict(invariant, images, mixed, batch)
+        for k in range(4):
+            np.testing.assert_allclose(found[k], predict(invariant, images[k : k + 1], mixed[k])[0], atol=1e-5)
+    paper = PaperNet(24, filters=(4, 4), hidden=8).eval()
+    np.testing.assert_array_equal(predict(paper, images, mixed), predict(paper, images))
+
+
+def test_a_network_is_built_again_without_drawing_weights(invariant):
+    """On "meta", as a bundle is read, with the weights assigned: the same logits, so nothing is left on "meta".
+
+    Seen to fail with the orbits of the kernels left behind there.
+    """
+    for network in (invariant, PaperNet(24, filters=(4, 4), hidden=8).eval()):
+        with torch.device("meta"):
+            again = build(**network.arguments)
+        again.load_state_dict(network.state_dict(), assign=True)
+        images = np.random.default_rng(3).integers(0, 2, (4, 24, 24), np.uint8)
+        np.testing.assert_array_equal(predict(again.to("cpu").eval(), images), predict(network, images))

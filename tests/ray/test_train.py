@@ -12,13 +12,16 @@ import signal
 import sys
 import threading
 import time
+import urllib.request
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+import ray
 from bundles import blobs
 from safetensors.numpy import load_file
+from tensorboardX.proto.event_pb2 import Event
 
 from hamscope.config import Config, parse_config
 from hamscope.data import slices
@@ -30,6 +33,7 @@ from hamscope.learn.training import Source, split
 from hamscope.models import CLASS_NAMES
 from hamscope_hpc import train as program
 from hamscope_hpc.train import train
+from hamscope_hpc.train_log import GAUGES
 
 WINDOW, EPOCHS, A_LATTICE = 16, 5, 4
 PATTERNS = {  # class -> images of one lattice
@@ -216,13 +220,12 @@ def test_the_log_has_a_line_an_epoch(one_worker):
 def test_any_number_of_workers_trains_the_network_of_one(workers, section, trained):
     """Weights agree within rounding after five epochs of 14 batches, all of them odd in size; so do losses.
 
-    TODO measured.
+    9e-8 was measured for both networks, 1e-6 is allowed; three workers on two cores only take longer.
     Seen to fail with shares cut from a permutation of each worker's own, and (the confusion) with the logits of the
     workers put one behind the other instead of back in order.
     """
     bundles = trained(1, **section), trained(workers, **section)
     one, many = map(weights, bundles)
-    print({name: float(np.abs(one[name] - many[name]).max()) for name in one})
     for name in one:
         assert np.allclose(one[name], many[name], rtol=0, atol=1e-6), name
     for a, b in zip(*(log_of(bundle / "log.jsonl") for bundle in bundles)):
@@ -277,6 +280,114 @@ def test_a_lost_worker_is_replaced_and_the_result_is_that_of_the_clean_run(two_w
     assert 2 <= len(before) < EPOCHS
     assert same_bits(out, two_workers)
     assert log_of(out / "log.jsonl")[:2] == before[:2]  # with their times: these epochs were not done again
+
+
+def test_a_worker_killed_within_an_epoch_changes_nothing(trained, data, tmp_path, monkeypatch):
+    """SIGKILL of one of two workers halfway through the third epoch: the bits of the clean run all the same.
+
+    Of the invariant network and its instrument, whose images are drawn anew in every epoch.  Seen to fail (other bits)
+    with the epoch counted from 1 again after a restart, so that other images and another order came.
+    """
+    killed, storage = [], tmp_path / "bundle.train"
+
+    def kill():
+        end = time.monotonic() + 200
+        while time.monotonic() < end and not killed:
+            path = storage / "progress.json"
+            now = json.loads(path.read_text()) if path.exists() else {"epoch": 0}
+            if now["epoch"] == 3 and now["share"] >= 0.3:
+                killed.append((now, len(log_of(storage / "log.jsonl"))))
+                os.kill(min(worker_pids()), signal.SIGKILL)
+            time.sleep(0.01)
+
+    monkeypatch.setattr(program, "train_worker", slow_steps(0.2))
+    thread = threading.Thread(target=kill, daemon=True)
+    thread.start()
+    out = train(make_config(**BLURRED), data, tmp_path / "bundle", workers=2)
+    thread.join()
+    [(now, epochs)] = killed
+    assert 0.3 <= now["share"] < 0.9 and epochs == 2
+    assert same_bits(out, trained(2, **BLURRED))
+    assert len(events_of(out)) == 2  # the second start shows its epochs in a file of its own
+
+
+def slow_steps(seconds: float):
+    """The worker of the program, every step of which takes so much longer."""
+
+    def slowly(job):
+        import time
+
+        from hamscope.learn import training
+        from hamscope_hpc.train_worker import train_worker
+
+        plain = training.image_keys
+
+        def keys(*arguments):
+            time.sleep(seconds)
+            return plain(*arguments)
+
+        training.image_keys = keys
+        train_worker(job)
+
+    return slowly
+
+
+def events_of(bundle: Path) -> list[list]:
+    """The events of every TensorBoard file: records of length (8 bytes), checksum (4), event, checksum (4)."""
+    files = []
+    for path in sorted((bundle / "tensorboard").iterdir()):
+        raw, place, events = path.read_bytes(), 0, []
+        while place < len(raw):
+            length = int.from_bytes(raw[place : place + 8], "little")
+            events.append(Event.FromString(raw[place + 12 : place + 12 + length]))
+            place += 16 + length
+        files.append(events)
+    return files
+
+
+def test_tensorboard_shows_what_the_log_says(one_worker):
+    """Every number of every epoch, under a name of its own.  Seen to fail with the step left out."""
+    [events] = events_of(one_worker)
+    shown = {(event.step, value.tag): value.simple_value for event in events for value in event.summary.value}
+    log = log_of(one_worker / "log.jsonl")
+    assert len(shown) == sum(len(line) - 1 for line in log)
+    for line in log:
+        for name, tag in (
+            ("train_loss", "loss/train"), ("validation_accuracy", "accuracy/validation"), ("waited", "run/waited")
+        ):  # fmt: skip
+            assert shown[line["epoch"], tag] == pytest.approx(line[name], rel=1e-6)
+
+
+def test_ray_exports_the_numbers_of_the_last_epoch(data, tmp_path, monkeypatch):
+    """What Prometheus would scrape while it trains has the numbers of a line of the log.
+
+    Seen to fail with the gauges left unset, and with loss and accuracy exchanged.
+    """
+    found, end = [], threading.Event()
+
+    def scrape():
+        [node] = [node for node in ray.nodes() if node["Alive"]]
+        url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+        while not end.wait(0.2):
+            with urllib.request.urlopen(url, timeout=10) as page:
+                lines = page.read().decode().splitlines()
+            # ray_hamscope_epoch{...,run="metrics",...} 3.0
+            mine = [line for line in lines if line.startswith("ray_hamscope_") and 'run="metrics"' in line]
+            if mine:
+                found.append({line.split("{")[0][13:]: float(line.rsplit(" ", 1)[1]) for line in mine})
+
+    monkeypatch.setattr(program, "train_worker", slow_worker(3.0))
+    thread = threading.Thread(target=scrape, daemon=True)
+    thread.start()
+    out = train(make_config(epochs=3), data, tmp_path / "metrics")
+    end.set()
+    thread.join()
+    log = {line["epoch"]: line for line in log_of(out / "log.jsonl")}
+    assert found and set(found[-1]) == set(GAUGES)
+    whole = [numbers for numbers in found if numbers.keys() == GAUGES.keys()]
+    # A scrape may fall between two epochs; most do not.
+    equal = [all(log[n["epoch"]][name] == pytest.approx(n[name]) for name in GAUGES) for n in whole]
+    assert np.mean(equal) > 0.5
 
 
 def worker_pids() -> list[int]:
