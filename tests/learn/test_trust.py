@@ -7,6 +7,7 @@ import pytest
 from scipy.special import log_softmax
 from scipy.stats import chi2, norm
 
+from hamscope.errors import UserError
 from hamscope.learn import trust
 from hamscope.learn.confidence import Clouds
 from hamscope.learn.scores import Gauss, mahalanobis
@@ -127,3 +128,11 @@ def test_every_score_has_a_name_and_an_order():
     for name in trust.SCORES:
         near, far = (trust.score(name, x, x, gauss, clouds)[0] for x in (inside, outside))
         assert far > near, name
+
+
+def test_a_network_that_says_the_same_of_all_images_is_named():
+    """Its hidden layer has died; seen to fail (a ValueError about variances) without the check."""
+    hidden, logits = np.zeros((20, 4), np.float32), np.zeros((20, 7), np.float32)
+    known = trust.Images(np.arange(20) % 2, np.ones(20), np.zeros(20, bool), np.arange(20))
+    with pytest.raises(UserError, match="the network has died in training; lower learning_rate"):
+        trust.measure(logits, hidden, known, 10)

@@ -40,10 +40,11 @@ def baseline_answerers(training: Sample, instrument, seed: int) -> dict[str, Ans
     if instrument:
         numbers = np.arange(len(images))
         images = look(images, draw(instrument, seed, 1, numbers), seed, 1, numbers)
-    table = baselines.features(images)
-    models = {kind: baselines.fit(kind, table, training.label, seed) for kind in ("logistic", "forest")}
+    distances = min(baselines.DISTANCES, images.shape[1] // 2)
+    table = baselines.features(images, distances)
+    models = {kind: baselines.fit(kind, table, training.label, seed) for kind in baselines.KINDS}
     return {
-        kind: lambda images, views, model=model: baselines.answers(model, baselines.features(images))
+        kind: lambda images, views, model=model: baselines.answers(model, baselines.features(images, distances))
         for kind, model in models.items()
     }
 

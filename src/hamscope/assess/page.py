@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from hamscope.assess import blur, criticality, pictures, rejection
+from hamscope.assess.foreign import FAMILIES
 from hamscope.assess.sample import Sample, draw_views, load, section, see
 from hamscope.assess.scans import windows_of_scans
 from hamscope.errors import UserError
@@ -30,7 +31,8 @@ SEED = 20260101
 
 def write_assessment(
     paths: list[str], slices: str, folder: str | Path, training: str | None = None, larger: str | None = None,
-    scans: list[str] = (), images: int = 300, replace: bool = False,
+    scans: list[str] = (), images: int = 300, replace: bool = False, series=tuple(criticality.PLANS),
+    families=tuple(FAMILIES),
 ) -> Path:  # fmt: skip
     """Measure the bundles at `paths` and write the page; return its path.
 
@@ -46,6 +48,8 @@ def write_assessment(
         Frames that are foreign to all models.
     images : int
         Windows a class.
+    series, families : tuples of str
+        Of `criticality.PLANS` and of `foreign.FAMILIES`, those to measure; by default all.
 
     Raises
     ------
@@ -70,15 +74,20 @@ def write_assessment(
         foreign = windows_of_scans(scans, first.window) if scans else None
         _say("rejection of foreign windows")
         found["rejection"] = {
-            name: rejection.table(bundle, learnt, own, images, SEED, foreign) for name, bundle in bundles.items()
+            name: rejection.table(bundle, learnt, own, families, images, SEED, foreign)
+            for name, bundle in bundles.items()
         }
     _say("criticality")
-    series = criticality.assess(first)
-    found["criticality"] = {result.series.name: result.findings for result in series}
-    inputs = canonical_json([sha256_file(path) for path in (slices, training, larger) if path])
+    results = criticality.assess(first, series)
+    found["criticality"] = {result.series.name: result.findings for result in results}
+    inputs = canonical_json([sha256_file(path) for path in (slices, training, larger) if path] + list(paths))
     source = Path(paths[0]) / "bundle.json"
     return write_page(
-        source, folder, replace, lambda empty: _page(found, bundles, series, empty), also=inputs + canonical_json(paths)
+        source,
+        folder,
+        replace,
+        lambda empty: _page(found, bundles, results, empty),
+        also=inputs,
     )
 
 

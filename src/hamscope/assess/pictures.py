@@ -6,12 +6,13 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from hamscope.assess.baselines import KINDS
 from hamscope.assess.blur import MERGED, balanced
 from hamscope.figures import INK, STYLE, WIDTH, save
 from hamscope.models import CLASS_NAMES
 
 LINES = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#BBBBBB", "#222222")
-BASELINES = ("logistic", "forest")
+BASELINES = KINDS
 
 
 def blur(found: dict, path: str | Path) -> None:

@@ -32,13 +32,17 @@ def all_scores(bundle: Bundle, training: Seen, labels: np.ndarray, seen: Seen) -
     }
 
 
-def table(bundle: Bundle, training: Sample, own: Sample, count: int, seed: int, scans: dict | None = None) -> dict:
+def table(
+    bundle: Bundle, training: Sample, own: Sample, families, count: int, seed: int, scans: dict | None = None
+) -> dict:
     """AUROC and false acceptances: {"families": [...], "scores": {name: {"auroc": [...], "accepted": [...]}}}.
 
     Parameters
     ----------
     training, own : Sample
         Windows that the bundle was trained on, and others.
+    families : sequence of str
+        Of `foreign.FAMILIES`.
     count : int
         Windows of each foreign family.
     scans : dict of ndarray (n, L, L), optional
@@ -49,10 +53,10 @@ def table(bundle: Bundle, training: Sample, own: Sample, count: int, seed: int, 
     """
     learnt = see(bundle, training.images, draw_views(bundle, len(training.images), seed), seed)
     at_home = all_scores(bundle, learnt, training.label, _seen(bundle, own.images, seed + 1))
-    families = {name: draw(seed, count, bundle.window) for name, draw in FAMILIES.items()}
+    drawn = {name: FAMILIES[name](seed, count, bundle.window) for name in families}
     found = {
         name: all_scores(bundle, learnt, training.label, _seen(bundle, images, seed + 2))
-        for name, images in families.items()
+        for name, images in drawn.items()
     }
     for name, images in (scans or {}).items():
         found[name] = all_scores(bundle, learnt, training.label, see(bundle, images))

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hamscope.errors import UserError
 from hamscope.learn import calibration, parameters, scores
 from hamscope.learn.confidence import NORMS, Clouds
 from hamscope.models import CLASS_NAMES
@@ -46,7 +47,16 @@ def measure(logits, hidden, known: Images, held_out: int) -> tuple[dict[str, np.
         What is known of the same images.
     held_out : int
         How many come first.
+
+    Raises
+    ------
+    UserError
+        A network that says the same of every image.
     """
+    if not np.ptp(hidden, axis=0).any():
+        raise UserError(
+            "the hidden layer is the same for every image: the network has died in training; lower learning_rate"
+        )
     fit = np.arange(len(logits)) >= held_out
     first = ~fit & (known.lattice % 2 == 0)
     report = ~fit & ~first
