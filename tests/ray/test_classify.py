@@ -145,7 +145,7 @@ def test_the_network_is_told_of_the_microscope(tmp_path, seeing):
     """The CSV gives 1.5 px for one of two frames, --psf-px overrides it, and only grey frames have erased densities.
 
     A fixed threshold at the same grey value gives the same pixels and another condition.  Seen to fail with the width
-    of the options not used, with two-level frames called adaptive, and with the width left out of the name of a part.
+    of the options not used, and with two-level frames called adaptive.
     """
     loaded, frames = read_bundle(seeing), tmp_path / "frames"
     frames.mkdir()
