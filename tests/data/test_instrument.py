@@ -284,7 +284,7 @@ def test_a_wide_pixel_collects_the_light_of_its_square():
     """Pixels of two sites: the mean over the square around each, of a wave of 16 sites; of domains, the majority.
 
     `spread` gives the integral over the square, sites being points of a smooth wave; the sum over blocks of 40 x 40
-    subpixels equals it to 1e-4.  Seen to fail without the factor of the pixel (0.006 off), and with rows alone.
+    subpixels equals it to 1e-4.  Seen to fail without the factor of the pixel, and with rows alone.
     """
     side, pixel, fine = 32, 2.0, 40
 

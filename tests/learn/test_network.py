@@ -119,7 +119,7 @@ def invariant():
 def test_the_kernels_are_symmetric_under_the_square():
     """Those of an explicit convolution, whose number at (row, column) depends on |row|, |column| in either order.
 
-    Seen to fail with the orbits of a distance alone cut off at one axis (rows and columns not exchanged).
+    Seen to fail with a number for each (|row|, |column|), rows and columns not exchanged.
     """
     conv = SquareConv(2, 3)
     distances = {(a, b): k for k, (a, b) in enumerate([(0, 0), (1, 0), (1, 1), (2, 0), (2, 1), (2, 2)])}
@@ -137,8 +137,8 @@ def test_the_kernels_are_symmetric_under_the_square():
 def test_the_eight_images_of_a_window_have_the_same_logits(invariant):
     """To 1e-5 of logits of order one, whatever the majority; after `prepare` all 16, ties too.
 
-    Seen to fail with one of the numbers of a kernel left unsymmetric (the mirror images differ), with the window not
-    even in front of a pooling, and (the ties) with `majority_up` leaving them as they are.
+    Seen to fail with kernels whose rows and columns are not exchanged, and (the ties) with `majority_up` leaving them as
+    they are.
     """
     random = np.random.default_rng(0)
     images = (random.random((12, 24, 24)) < random.uniform(0.3, 0.7, (12, 1, 1))).astype(np.uint8)

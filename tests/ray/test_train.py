@@ -173,8 +173,7 @@ def two_workers(trained) -> Path:
 def test_the_bundle_is_whole_and_says_what_was_measured(section, trained, data):
     """The card's numbers are those of the network in the bundle on the held-out images, as the instrument shows them.
 
-    Seen to fail for the invariant network with its orbits left behind on "meta" when the bundle is read, and with the
-    images of the clouds seen in epoch 1.
+    Seen to fail for the invariant network with its orbits left behind on "meta" when the bundle is read.
     """
     folder = trained(1, **section)
     bundle = read_bundle(folder)
@@ -361,7 +360,7 @@ def test_tensorboard_shows_what_the_log_says(one_worker):
 def test_ray_exports_the_numbers_of_the_last_epoch(data, tmp_path, monkeypatch):
     """What Prometheus would scrape while it trains has the numbers of a line of the log.
 
-    Seen to fail with the gauges left unset, and with loss and accuracy exchanged.
+    Seen to fail with gauges that are set to 0.
     """
     found, end = [], threading.Event()
 
