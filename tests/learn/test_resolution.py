@@ -17,6 +17,7 @@ class Known(torch.nn.Module):
     """Answers by what it is told and by the number of walls in the window; not a network that was trained."""
 
     arguments = {"classes": 7}  # noqa: RUF012
+    conditioned = True
 
     def __init__(self, answer):
         super().__init__()
@@ -76,3 +77,15 @@ def test_the_summary_has_an_accuracy_a_width():
     assert found["fixed"] == [0.75] * len(PSF_PX)
     assert [k for k, x in enumerate(found["median, width told"]) if x != 0.75] == [4]
     assert found["median, width told"][4] == 0.25
+
+
+def test_a_network_that_does_not_listen_is_asked_once(source):
+    """Both halves of the counts are the same.  Seen to fail with the second half left empty."""
+    asked = []
+    network = Known(lambda images, _: torch.as_tensor(walls(images)))
+    network.conditioned = False
+    features = network.features
+    network.features = lambda images, condition=None: asked.append(1) or features(images, condition)
+    counts = confusions(network, source, np.arange(12), np.arange(12) % 5)
+    assert len(asked) == len(PSF_PX) * 3
+    np.testing.assert_array_equal(counts[:, :, 0], counts[:, :, 1])
