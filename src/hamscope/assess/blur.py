@@ -43,8 +43,16 @@ def baseline_answerers(training: Sample, instrument, seed: int) -> dict[str, Ans
     distances = min(baselines.DISTANCES, images.shape[1] // 2)
     table = baselines.features(images, distances)
     models = {kind: baselines.fit(kind, table, training.label, seed) for kind in baselines.KINDS}
+    last = {"images": None, "table": None}
+
+    def features_of(images: np.ndarray) -> np.ndarray:
+        """The features of these windows, once for all kinds."""
+        if last["images"] is not images:
+            last.update(images=images, table=baselines.features(images, distances))
+        return last["table"]
+
     return {
-        kind: lambda images, views, model=model: baselines.answers(model, baselines.features(images, distances))
+        kind: lambda images, views, model=model: baselines.answers(model, features_of(images))
         for kind, model in models.items()
     }
 
