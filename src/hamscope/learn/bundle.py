@@ -87,7 +87,7 @@ class Bundle:
                 if np.isfinite(own).all()
             },
             "coverage": {
-                name: {key: value for key, value in own.items() if np.isfinite(value)}
+                name: {key: value for key, value in own.items() if value is not None and np.isfinite(value)}
                 for name, own in self.card["coverage"].items()
             },
         }  # fmt: skip
@@ -246,7 +246,7 @@ def _screen_trust(card: dict) -> None:
     if numbers[0] <= 0 or len(instrument["psf_px"]) != 2 or rejection["score"] not in SCORES:
         raise ValueError("a temperature, a range or a score that is none")
     if not isinstance(instrument["summary"], str) or not all(
-        isinstance(value, int | float) for own in card["coverage"].values() for value in own.values()
+        value is None or isinstance(value, int | float) for own in card["coverage"].values() for value in own.values()
     ):
         raise TypeError("a summary or a coverage that is none")
 
