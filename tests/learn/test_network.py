@@ -137,8 +137,8 @@ def test_the_kernels_are_symmetric_under_the_square():
 def test_the_eight_images_of_a_window_have_the_same_logits(invariant):
     """To 1e-5 of logits of order one, whatever the majority; after `prepare` all 16, ties too.
 
-    Seen to fail with kernels whose rows and columns are not exchanged, and (the ties) with `majority_up` leaving them as
-    they are.
+    Seen to fail with kernels whose rows and columns are not exchanged, and (the ties) with `majority_up` leaving them
+    as they are.
     """
     random = np.random.default_rng(0)
     images = (random.random((12, 24, 24)) < random.uniform(0.3, 0.7, (12, 1, 1))).astype(np.uint8)
