@@ -207,6 +207,7 @@ def on_ray(kind: str, workers: int, threads: int, epochs: int) -> dict[str, list
     from train_times import program_epochs
 
     from hamscope_hpc.cluster import start_ray
+    from hamscope_hpc.train import WORKER_ENVIRONMENT
 
     begin = time.monotonic()
     with tempfile.TemporaryDirectory() as folder, start_ray(cpus=workers * threads):
@@ -217,7 +218,7 @@ def on_ray(kind: str, workers: int, threads: int, epochs: int) -> dict[str, list
             run_config=ray.train.RunConfig(
                 name="ray", storage_path=folder, logging_config=ray.train.LoggingConfig(log_level="CRITICAL"),
                 worker_runtime_env={
-                    "env_vars": {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": os.pathsep.join(sys.path)}
+                    "env_vars": WORKER_ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(sys.path)}
                 },
             ),
         ).fit()  # fmt: skip
