@@ -190,8 +190,8 @@ def ranks() -> None:
     print(f"    exchange of both halo planes of 200 x 200 words: {1e6 * large[2]['exchange']:.0f} us on two ranks")
 
 
-def bare(kind: str, threads: int, epochs: int) -> list[float]:
-    """Seconds of epochs of a plain torch loop in a process of its own, without Ray."""
+def bare(kind: str, threads: int, epochs: int) -> dict[str, list[float]]:
+    """Seconds and CPU seconds of epochs of a plain torch loop in a process of its own, without Ray."""
     environment = dict(os.environ, OMP_WAIT_POLICY="PASSIVE", OMP_NUM_THREADS=str(threads))
     done = subprocess.run(
         [sys.executable, Path(__file__).with_name("train_times.py"), kind, str(threads), str(epochs)],
@@ -201,12 +201,13 @@ def bare(kind: str, threads: int, epochs: int) -> list[float]:
 
 
 def on_ray(kind: str, workers: int, threads: int, epochs: int) -> dict[str, list[float]]:
-    """Seconds of epochs in workers of Ray Train, and what they waited for images; a Ray is started for it alone."""
+    """Seconds of epochs in workers of Ray Train, and what they waited for images; starts a Ray unless one is there."""
     import ray.train
     from ray.train.torch import TorchTrainer
     from train_times import program_epochs
 
     from hamscope_hpc.cluster import start_ray
+    from hamscope_hpc.train import WORKER_ENVIRONMENT
 
     begin = time.monotonic()
     with tempfile.TemporaryDirectory() as folder, start_ray(cpus=workers * threads):
@@ -217,7 +218,7 @@ def on_ray(kind: str, workers: int, threads: int, epochs: int) -> dict[str, list
             run_config=ray.train.RunConfig(
                 name="ray", storage_path=folder, logging_config=ray.train.LoggingConfig(log_level="CRITICAL"),
                 worker_runtime_env={
-                    "env_vars": {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": os.pathsep.join(sys.path)}
+                    "env_vars": WORKER_ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(sys.path)}
                 },
             ),
         ).fit()  # fmt: skip
@@ -230,23 +231,27 @@ def training() -> None:
     """Ray Train against a plain torch loop on the same images; images/s; two workers against one; share waited."""
     from train_times import IMAGES
 
-    bare_times, ray_times, waited = [], [], []
+    from hamscope_hpc.cluster import start_ray
+
+    names = ("seconds", "cpu")
+    loop, ours = {name: [] for name in names}, {name: [] for name in (*names, "waited")}
     for _ in range(2):  # in turn, since the load of the machine changes
-        bare_times += bare("bare", 2, 3)
-        found = on_ray("paper", 1, 2, 3)
-        ray_times += found["seconds"]
-        waited += found["waited"]
-    plain, ours = np.median(bare_times), np.median(ray_times)
-    show("training, the paper's network, two cores", ("Ray Train, one worker", IMAGES / ours),
+        for times, found in ((loop, bare("bare", 2, 3)), (ours, on_ray("paper", 1, 2, 3))):
+            for name in times:
+                times[name] += found[name]
+    plain = np.median(loop["seconds"])
+    wall, cpu = (100 * (np.median(ours[name]) / np.median(loop[name]) - 1) for name in names)
+    show("training, the paper's network, two cores", ("Ray Train, one worker", IMAGES / np.median(ours["seconds"])),
          ("plain torch loop", IMAGES / plain), "images/s")  # fmt: skip
-    print(f"    overhead {100 * (ours / plain - 1):.1f} %; waited for images {100 * sum(waited) / sum(ray_times):.2f} %"
-          f" of the time; start, warming up and end (not counted): {found['around']:.0f} s")  # fmt: skip
-    single = IMAGES / np.median(on_ray("paper", 1, 1, 2)["seconds"])
-    double = IMAGES / np.median(on_ray("paper", 2, 1, 2)["seconds"])
+    waited = 100 * sum(ours["waited"]) / sum(ours["seconds"])
+    print(f"    overhead {wall:.1f} % of the time, {cpu:.1f} % of the CPU time, which the load of others changes less")
+    print(f"    waited for images {waited:.2f} % of the time; start, warming up and end: {found['around']:.0f} s more")
+    with start_ray(cpus=2):
+        single, double = (IMAGES / np.median(on_ray("paper", workers, 1, 3)["seconds"]) for workers in (1, 2))
     show("training, the paper's network, one core a worker", ("two workers", double), ("one worker", single),
          "images/s")  # fmt: skip
     print(f"    scaling efficiency {100 * double / 2 / single:.0f} %")
-    invariant = IMAGES / np.median(bare("invariant", 2, 2))
+    invariant = IMAGES / np.median(bare("invariant", 2, 2)["seconds"])
     show("training, two cores, plain loop", ("invariant (16, 32, 64, 64)", invariant),
          ("the paper's", IMAGES / plain), "images/s")  # fmt: skip
 

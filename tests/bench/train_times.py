@@ -40,13 +40,13 @@ def work(kind: str, threads: int):
     return network, optimizer, source, random.integers(0, 7, IMAGES), training.choose_precision("auto", "cpu")
 
 
-def bare_epochs(kind: str, threads: int, epochs: int) -> list[float]:
-    """Seconds of each epoch of a plain loop; the first, which warms up, is left out."""
+def bare_epochs(kind: str, threads: int, epochs: int) -> dict[str, list[float]]:
+    """Seconds and CPU seconds of each epoch of a plain loop; the first, which warms up, is left out."""
     network, optimizer, source, labels, precision = work(kind, threads)
     network.train()
-    times = []
+    times, cpu = [], []
     for epoch in range(1, epochs + 2):
-        begin = time.monotonic()
+        begin, spent = time.monotonic(), time.process_time()
         order = np.random.default_rng([1, epoch]).permutation(IMAGES)
         for first in range(0, IMAGES, BATCH):
             numbers = order[first : first + BATCH]
@@ -60,7 +60,8 @@ def bare_epochs(kind: str, threads: int, epochs: int) -> list[float]:
             optimizer.step()
             loss.item()
         times.append(time.monotonic() - begin)
-    return times[1:]
+        cpu.append(time.process_time() - spent)
+    return {"seconds": times[1:], "cpu": cpu[1:]}
 
 
 def program_epochs(job: dict) -> None:
@@ -74,9 +75,9 @@ def program_epochs(job: dict) -> None:
     network, optimizer, source, labels, precision = work(job["kind"], job["threads"])
     model = ray.train.torch.prepare_model(network)
     board = Board(Path(job["folder"]), 0) if rank == 0 else None
-    times, waited = [], []
+    times, cpu, waited = [], [], []
     for epoch in range(1, job["epochs"] + 2):
-        begin = time.monotonic()
+        begin, spent = time.monotonic(), time.process_time()
         sums = training.train_epoch(
             model, optimizer, source, np.arange(IMAGES), labels, seed=1, epoch=epoch, batch_size=BATCH, rank=rank,
             world=world, precision=precision,
@@ -84,10 +85,12 @@ def program_epochs(job: dict) -> None:
         if board:
             board.show(dict.fromkeys(GAUGES, 0.0) | {"epoch": epoch})
         times.append(time.monotonic() - begin)
+        cpu.append(time.process_time() - spent)
         waited.append(sums.waited)
     if board:
         board.close()
-        (Path(job["folder"]) / "times.json").write_text(json.dumps({"seconds": times[1:], "waited": waited[1:]}))
+        found = {"seconds": times[1:], "cpu": cpu[1:], "waited": waited[1:]}
+        (Path(job["folder"]) / "times.json").write_text(json.dumps(found))
 
 
 if __name__ == "__main__":
