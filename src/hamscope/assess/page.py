@@ -310,7 +310,8 @@ def _coverage(found: dict) -> dict:
     for name, own in found["bundles"].items():
         calibration = own["calibration"]
         for k, row in own["coverage"].items():
-            numbers = f"{row['rms']:.4f}", f"{row['sigma68']:.4f}", f"{row['slope']:.2f}", str(row["lattices"])
+            width = "none promised" if row["sigma68"] is None else f"{row['sigma68']:.4f}"
+            numbers = f"{row['rms']:.4f}", width, f"{row['slope']:.2f}", str(row["lattices"])
             rows.append([name, k, _percent(row["in68"]), _percent(row["in90"]), *numbers])
         rows.append([name, f"ECE {_percent(calibration['ece'], 2)} % (temperature {calibration['temperature']:.2f}; "
                      f"without it {_percent(calibration['ece_uncalibrated'], 2)} %)", *[""] * 6])  # fmt: skip
