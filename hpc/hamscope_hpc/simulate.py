@@ -262,7 +262,10 @@ class ItemRun:
     def _agree(self) -> int:
         """What to do before the next bite, the same on all ranks of the group: the most urgent that any knows."""
         if self.lock.lost:
-            self.stop.announce(Reason(f"{self.work.folder}: another job took it over while this one was silent", True))
+            # A folder that was removed loses its lock too, and the beat may find that before the next checkpoint does.
+            there = self.work.folder.exists()
+            what = "another job took it over while this one was silent" if there else "the folder was removed"
+            self.stop.announce(Reason(f"{self.work.folder}: {what}", True))
         reason = self.stop.poll()
         if reason:
             order = _STOP if reason.failed else _SAVE_AND_STOP
