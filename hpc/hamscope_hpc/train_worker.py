@@ -23,7 +23,7 @@ import torch
 
 from hamscope.config import Train
 from hamscope.data.slices import read_slices
-from hamscope.data.symmetry import majority_is_down
+from hamscope.data.symmetry import majority_is_down, prepare
 from hamscope.learn import training
 from hamscope.learn.network import outputs
 from hamscope.learn.resolution import confusions
@@ -104,9 +104,9 @@ def _measure(job: Job, network, source, labels, validation, rank: int, world: in
     parts = [mine[first : first + BATCH] for first in range(0, len(mine), BATCH)]
     found, flipped = [], []
     for numbers in parts:
-        images, condition = source(numbers, 0)
-        found.append(outputs(network, images, condition))
-        flipped.append(majority_is_down(source.seen(numbers, 0)[0]))
+        images, condition = source.seen(numbers, 0)
+        found.append(outputs(network, prepare(images, source.symmetry), condition))
+        flipped.append(majority_is_down(images))
     some = spread_over(validation, RESOLUTION_IMAGES)[rank::world]
     with whole_file(Path(job["storage"]) / f"outputs-{rank}.npz") as temporary, open(temporary, "wb") as file:
         np.savez(

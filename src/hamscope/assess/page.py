@@ -102,7 +102,6 @@ def _of_bundle(name: str, bundle: Bundle, own: Sample) -> dict:
     _say(f"{name}: accuracy, calibration, coverage")
     views = draw_views(bundle, len(own.images), SEED)
     seen = see(bundle, own.images, views, SEED)
-    state = parameters_of(bundle)
     temperature = bundle.card["calibration"]["temperature"]
     log = [json.loads(line) for line in (bundle.path / "log.jsonl").read_text().splitlines()]
     return {
@@ -110,15 +109,9 @@ def _of_bundle(name: str, bundle: Bundle, own: Sample) -> dict:
         "weights": sum(parameter.numel() for parameter in bundle.network.parameters()),
         "log": log, "sharp": _sharp(bundle, own),
         "calibration": trust.calibrated(seen.logits, own.label, temperature),
-        "coverage": trust.covered(state, seen.hidden, seen.known(own)),
+        "coverage": trust.covered(bundle.parameters, seen.hidden, seen.known(own)),
         "milliseconds": _cost(bundle, own),
     }  # fmt: skip
-
-
-def parameters_of(bundle: Bundle) -> dict[str, np.ndarray]:
-    """The state of `hamscope.learn.parameters` that a bundle holds."""
-    start = "parameters."
-    return {name.removeprefix(start): array for name, array in bundle.statistics.items() if name.startswith(start)}
 
 
 def _sharp(bundle: Bundle, sample: Sample) -> dict:

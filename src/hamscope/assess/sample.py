@@ -11,10 +11,10 @@ import numpy as np
 from hamscope.config import Train
 from hamscope.data.instrument import Views, condition, draw, look
 from hamscope.data.slices import read_slices
-from hamscope.data.symmetry import majority_is_down, prepare
+from hamscope.data.symmetry import majority_is_down
 from hamscope.errors import UserError
 from hamscope.learn.bundle import Bundle
-from hamscope.learn.network import outputs
+from hamscope.learn.dense import ask
 from hamscope.learn.trust import Images
 from hamscope.models import CLASS_NAMES
 
@@ -90,5 +90,4 @@ def see(bundle: Bundle, images: np.ndarray, views: Views | None = None, seed: in
     known = condition(None, False)
     if views is not None:
         images, known = look(images, views, seed, 0, np.arange(len(images))), views.condition
-    found = outputs(bundle.network, prepare(images, bundle.network.arguments["symmetry"]), known)
-    return Seen(views, majority_is_down(images), *found)
+    return Seen(views, majority_is_down(images), *ask(bundle, images, known))
