@@ -254,7 +254,9 @@ class Classify(Section):
     stride: Count = 1
     threshold: Annotated[Literal["otsu", "median"] | float, BeforeValidator(_threshold)] = "otsu"
     up: Literal["bright", "dark"] = "bright"
-    confidence: Literal["default", "mahalanobis", "energy", "nearest", "componentwise", "euclidean"] = "default"
+    confidence: Literal["default", "cloud", "mahalanobis", "energy", "nearest", "componentwise", "euclidean"] = (
+        "default"
+    )
     psf_px: NotNegative | None = None
 
 
