@@ -23,6 +23,7 @@ from hamscope.errors import FrameError
 
 _GREY_MODES = ("1", "L", "I", "F")  # of Pillow, besides I;16 and its byte orders
 _MAX_ARRAYS = 10_000  # in one .npz
+_MAX_WHOLE = 2**30  # bytes of an array in an .npz of which no frame lies in one piece
 
 
 def list_png(path: Path) -> list[Declared]:
@@ -81,8 +82,8 @@ def list_npz(path: Path) -> list[Declared]:
             check(path, f"array {name}", shape, dtype)
             if member.file_size != start + math.prod(shape) * dtype.itemsize:
                 raise FrameError(f"{path}, array {name}: truncated, it is not as long as its shape {shape} says")
-            if fortran and len(shape) == 3:
-                raise FrameError(f"{path}, array {name}: is in Fortran order, so no frame is in one piece; save as .npy")
+            if fortran and math.prod(shape) * dtype.itemsize > _MAX_WHOLE:
+                raise FrameError(f"{path}, array {name}: shape {shape} in Fortran order is too large; save it as .npy")
             frames += pages(name, shape, dtype)
     if not frames:
         raise FrameError(f"{path}: holds no 2D or 3D array of numbers; save the frames as such")
@@ -90,11 +91,13 @@ def list_npz(path: Path) -> list[Declared]:
 
 
 def read_npz(path: str, array: str, page: int, rows: slice) -> np.ndarray:
-    """Rows of a frame: what lies before them is inflated and dropped, the array is never held whole."""
+    """Rows of a frame: what lies before them is inflated and dropped; only arrays in Fortran order are held whole."""
     with zipfile.ZipFile(path) as archive, archive.open(array + ".npy") as file:
-        (*_, height, width), fortran, dtype = _npz_header(file)
+        shape, fortran, dtype = _npz_header(file)
+        *_, height, width = shape
         if fortran:
-            return np.frombuffer(file.read(height * width * dtype.itemsize), dtype).reshape(width, height).T[rows]
+            whole = np.frombuffer(file.read(math.prod(shape) * dtype.itemsize), dtype)
+            return rows_of(whole.reshape(shape, order="F"), page, rows)
         start, stop, _ = rows.indices(height)
         file.seek((page * height + start) * width * dtype.itemsize, 1)
         return np.frombuffer(file.read((stop - start) * width * dtype.itemsize), dtype).reshape(stop - start, width)

@@ -61,14 +61,14 @@ def list_hdf5(path: Path) -> list[Declared]:
 
 
 def _check_mask(path: str | Path, name: str, item: h5py.Dataset) -> None:
-    """Refuse a mask that is none; one that was never written is all 0 and well."""
+    """Refuse a mask that is none; one that was never written at all is all 0 and well."""
     if item.ndim != 2 or item.dtype.kind not in "bui":
         raise FrameError(
             f"{path}, dataset {name}: shape {item.shape} of {item.dtype} is no mask; write (H, W) of 0 and 1, or "
             "rename it"
         )
     check(path, f"dataset {name}", item.shape, item.dtype)
-    check_storage(path, name, item)
+    (check_whole if item.id.get_storage_size() else check_storage)(path, name, item)
 
 
 def check_storage(path: str | Path, name: str, item: h5py.Dataset) -> None:
@@ -78,7 +78,10 @@ def check_storage(path: str | Path, name: str, item: h5py.Dataset) -> None:
         raise FrameError(f"{path}, {where}: its pixels lie in other files, which are not followed; copy them in")
     if item.chunks:
         frame_bytes = math.prod(item.shape[-2:]) * item.dtype.itemsize
-        check_piece(path, where, math.prod(item.chunks) * item.dtype.itemsize, frame_bytes)
+        chunk_bytes = math.prod(item.chunks) * item.dtype.itemsize
+        check_piece(path, where, chunk_bytes, frame_bytes)
+        if item.id.get_storage_size() > item.id.get_num_chunks() * (chunk_bytes * _GROWTH + _HEADER):
+            raise FrameError(f"{path}, {where}: damaged, its chunks are stored in more bytes than they are")
         if sum(kind not in _HARMLESS for kind in _filters(item)) > 1:
             raise FrameError(f"{path}, {where}: is compressed more than once; write it with one filter")
 
@@ -109,28 +112,32 @@ def _filters(item: h5py.Dataset) -> list[int]:
 def _check_chunks(item: h5py.Dataset, page: int, rows: slice) -> None:
     """Refuse chunks of the rows to be read that would become more than a chunk is."""
     filters, size = _filters(item), math.prod(item.chunks) * item.dtype.itemsize
+    most = int(size * _GROWTH) + _HEADER
+    if not filters or not needs_look(most, size):
+        return
     start, stop, _ = rows.indices(item.shape[-2])
     lead = (page // item.chunks[0] * item.chunks[0],) if item.ndim == 3 else ()
     high, wide = item.chunks[-2:]
     for row in range(start // high * high, stop, high):
         for column in range(0, item.shape[-1], wide):
-            corner = (*lead, row, column)
-            stored = item.id.get_chunk_info_by_coord(corner).size
-            if stored > size * _GROWTH + _HEADER:
-                raise FrameError(f"a chunk of {size:,} bytes is stored in {stored:,}")
-            if h5py.h5z.FILTER_DEFLATE in filters and needs_look(stored, size):
-                skipped, data = item.id.read_direct_chunk(corner)
-                if not skipped >> filters.index(h5py.h5z.FILTER_DEFLATE) & 1:
-                    check_inflated(data, size + _HEADER)
+            skipped, data = item.id.read_direct_chunk((*lead, row, column))
+            if len(data) > most:
+                raise FrameError(f"a chunk of {size:,} bytes is stored in {len(data):,}")
+            if h5py.h5z.FILTER_DEFLATE in filters and not skipped >> filters.index(h5py.h5z.FILTER_DEFLATE) & 1:
+                check_inflated(data, size + _HEADER)
+
+
+def _rows(item: h5py.Dataset, page: int, rows: slice) -> np.ndarray:
+    if item.chunks:
+        _check_chunks(item, page, rows)
+    return rows_of(item, page, rows)
 
 
 def read_hdf5(path: str, array: str, page: int, rows: slice) -> np.ndarray:
     """Rows of one frame; of a chunked dataset the chunks that hold them are read and no others."""
     with h5py.File(path, "r") as file:
         item = file[array]
-        if item.chunks and _filters(item):
-            _check_chunks(item, page, rows)
-        return rows_of(item, page, rows)
+        return _rows(item, page, rows)
 
 
 def mask_hdf5(path: str, array: str, rows: slice) -> np.ndarray | None:
@@ -140,4 +147,6 @@ def mask_hdf5(path: str, array: str, rows: slice) -> np.ndarray | None:
         if not isinstance(file.get(name, getlink=True), h5py.HardLink):
             return None
         _check_mask(path, name, file[name])
-        return file[name][rows] != 0
+        if not file[name].id.get_storage_size():
+            return np.zeros(file[name].shape, bool)[rows]
+        return _rows(file[name], 0, rows) != 0

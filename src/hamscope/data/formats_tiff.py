@@ -67,14 +67,13 @@ def list_tiff(path: Path) -> list[Declared]:
         A page is in colour, of an unknown compression, absurdly large or truncated; the chain of pages is damaged.
     """
     stat = Path(path).stat()
-    return list(_scan(str(path), stat.st_mtime_ns, stat.st_size))
+    return [frame for frame, _ in _scan(str(path), stat.st_mtime_ns, stat.st_size).values()]
 
 
 def read_tiff(path: str, array: str, page: int, rows: slice) -> np.ndarray:
     """Rows of one frame; a memory map where the page is in one piece and not compressed."""
     stat = Path(path).stat()
-    places = _scan(path, stat.st_mtime_ns, stat.st_size)
-    place = next(place for frame, place in places.items() if (frame.array, frame.page) == (array, page))
+    _, place = _scan(path, stat.st_mtime_ns, stat.st_size)[array, page]
     with tifffile.TiffFile(path) as file:
         tags = _page(file, place)
         start, stop, _ = rows.indices(tags.shape[0])
@@ -93,8 +92,8 @@ def read_tiff(path: str, array: str, page: int, rows: slice) -> np.ndarray:
 
 
 @lru_cache(maxsize=4)
-def _scan(path: str, changed: int, size: int) -> dict[Declared, Place]:
-    """The frames of a file and where they lie; kept, since each frame is read by itself."""
+def _scan(path: str, changed: int, size: int) -> dict[tuple[str, int], tuple[Declared, Place]]:
+    """(array, page) -> the frame and where it lies; kept, since each frame is read by itself."""
     with _Complaints(logging.ERROR) as complaints, tifffile.TiffFile(path) as file:
         chain = [Place(index, offset) for index, offset in enumerate(_offsets(path, file, size))]
         shapes = {}
@@ -110,7 +109,7 @@ def _scan(path: str, changed: int, size: int) -> dict[Declared, Place]:
     for array, places in groups.items():
         for page, place in enumerate(places):
             shape, dtype = shapes[place._replace(pixels=None)]
-            frames[Declared(array, page, shape, dtype)] = place
+            frames[array, page] = Declared(array, page, shape, dtype), place
     return frames
 
 

@@ -92,8 +92,8 @@ def read_frame(ref: FrameRef, rows: tuple[int, int] | None = None, native: bool 
     rows : (start, stop), optional
         0 <= start < stop <= H; all rows without it.
     native : bool
-        Leave whole numbers and truth values in the type they are stored in, one byte a pixel for most cameras.  The
-        array can then be a read-only map of the file.
+        Leave whole numbers and truth values in the type they are stored in (in the byte order of this machine), one
+        byte a pixel for most cameras.  The array can then be a read-only map of the file.
 
     Returns
     -------
@@ -108,16 +108,16 @@ def read_frame(ref: FrameRef, rows: tuple[int, int] | None = None, native: bool 
     """
     start, stop = _checked_rows(ref, rows)
     try:
-        raw = FORMATS[Path(ref.path).suffix.lower()][1](ref.path, ref.array, ref.page, slice(start, stop))
+        raw = np.asarray(FORMATS[Path(ref.path).suffix.lower()][1](ref.path, ref.array, ref.page, slice(start, stop)))
     except Exception as error:  # on damaged files the decoders raise almost anything
         raise FrameError(f"{ref}: damaged or truncated ({_one_line(error)}); save it again or leave it out") from None
     expected = (stop - start, ref.shape[1])
-    if raw.shape != expected or (rows is None and len(raw) != ref.shape[0]):
+    if raw.shape != expected:
         raise FrameError(f"{ref}: has the shape {raw.shape} and not {expected}, it was changed; start again")
     if raw.dtype.kind in "bui":
-        return raw if native else raw.astype(np.float32)
+        return raw.astype(raw.dtype.newbyteorder("="), copy=False) if native else raw.astype(np.float32)
     with np.errstate(over="ignore"):
-        grey = raw.astype(np.float32, copy=isinstance(raw, np.memmap))
+        grey = raw.astype(np.float32, copy=not raw.flags.writeable)  # the caller gets no map of the file
     _check_finite(ref, raw, grey, start)
     return grey
 
