@@ -1,7 +1,5 @@
 """Rows of very large frames, the channels and series of TIFF, masks beside frames, and stored types."""
 
-import json
-
 import h5py
 import numpy as np
 import pytest
@@ -48,7 +46,7 @@ LAYOUTS = {
     "inverse.tif": lambda path, film: tifffile.imwrite(
         path, np.iinfo(film.dtype).max - film, photometric="miniswhite", rowsperstrip=7, compression="zlib"
     ),
-    "one-page.tif": lambda path, film: tifffile.imwrite(path, film, photometric="minisblack", metadata={}, truncate=True),
+    "one-page.tif": tiff(truncate=True),
     "imagej.tif": lambda path, film: tifffile.imwrite(path, film, imagej=True),
     "plain.npy": np.save,
     "fortran.npy": lambda path, film: np.save(path, np.asfortranarray(film)),
@@ -175,13 +173,15 @@ def block(plane, page, name):
 
 
 def test_an_ome_set_of_several_files_gives_the_planes_of_each(tmp_path):
-    """A file that is missing, or named with a path that leads elsewhere, is not looked for.  A renamed file is known."""
+    """A file that is missing, or whose name leads elsewhere, is not looked for.  A renamed file is known."""
     one = "".join([block(0, 1, "a.ome.tif"), block(1, 0, "a.ome.tif"), block(2, 0, "../secret.ome.tif")])
     sizes = {"C": 1, "Z": 1, "T": 3}
     assert ome_groups(ome(sizes, one), "a.ome.tif", 2) == {"": [1, 0]}
     alone = "".join(block(plane, plane, "before.ome.tif") for plane in range(3))
     assert ome_groups(ome(sizes, alone), "after.tif", 3) == {"": [0, 1, 2]}
-    tifffile.imwrite(tmp_path / "a.ome.tif", FILM[:2], photometric="minisblack", description=ome(sizes, one), metadata=None)
+    tifffile.imwrite(
+        tmp_path / "a.ome.tif", FILM[:2], photometric="minisblack", description=ome(sizes, one), metadata=None
+    )
     for ref, page in zip(list_frames([tmp_path / "a.ome.tif"]), FILM[[1, 0]]):
         np.testing.assert_array_equal(read_frame(ref), page)
 

@@ -24,7 +24,7 @@ FREE_BYTES = 2**27  # what a piece may become without being looked at first
 
 
 class Declared(NamedTuple):
-    """A frame as a file declares it: its place (`array`, `page`), `shape` (H, W), stored type, and if a mask is beside."""
+    """A frame as a file declares it: its place (`array`, `page`), `shape` (H, W), stored type, if a mask is beside."""
 
     array: str
     page: int

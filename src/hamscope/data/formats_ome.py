@@ -1,6 +1,6 @@
 """Which pages of a TIFF file belong to one series and channel, from OME-XML or the sizes that ImageJ writes.
 
-    plane = i_1 + n_1 (i_2 + n_2 i_3)    of the indices i_k and sizes n_k of channel, depth and time, first letter fastest
+    plane = i_1 + n_1 (i_2 + n_2 i_3)    of the indices i_k and sizes n_k of channel, depth and time, the fastest first
 
 References: the OME model, docs.openmicroscopy.org/ome-model/latest/ome-tiff/specification.html.
 """

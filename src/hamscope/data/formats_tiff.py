@@ -1,9 +1,9 @@
 """Frames in TIFF, BigTIFF, OME-TIFF and ImageJ's stacks: every plane of one channel is a frame.
 
 A file with one channel and one series is one source.  Where OME-XML or ImageJ declares more, each series and channel
-is a source of its own ("series0/channel1"), its frames in the order of time and then depth.  Pages in colour, thumbnails
-and levels of a pyramid are no frames.  Of an OME set of several files each file gives its own planes; the names of
-files in its XML are not followed.
+is a source of its own ("series0/channel1"), its frames in the order of time and then depth.  Thumbnails and levels of
+a pyramid are no frames, and a page in colour is refused.  Of an OME set of several files each file gives its own
+planes; the names of files in its XML are not followed.
 
 Listing walks the chain of pages first and reads tags only, so a chain without an end, pages that share a few bytes and
 tiles larger than the page are refused at once.  Rows of an uncompressed page are mapped from the file; of a compressed
