@@ -62,8 +62,7 @@ LAYOUTS = {
 def test_rows_are_the_rows_of_the_frame(tmp_path, name, rows):
     """In every layout, over the edges of strips, tiles and chunks, as float32 and in the stored type.
 
-    Seen to fail with the first strip counted from row 0 of the request, with the columns of the last tile not cut,
-    and with the rows of page 0 taken for every page.
+    Seen to fail with the columns of the last tile not cut, and with the rows of page 0 taken for every page.
     """
     film = FILM if name in ("lzw.tif", "packbits.tif", "imagej.tif", "inverse.tif") else SIGNED
     LAYOUTS[name](tmp_path / name, film)
@@ -135,8 +134,8 @@ def test_the_row_of_a_bad_pixel_is_counted_in_the_frame(tmp_path):
 def test_ome_series_and_channels_are_sources(tmp_path):
     """Each with its planes in the order of time and depth, whatever the order in the file; the shapes can differ.
 
-    Seen to fail with the channel taken as the slowest dimension, and with the pages of the second series counted from
-    those of the first.
+    Seen to fail with the slowest dimension taken for the fastest, with depth sorted before time, and with the number of
+    the plane taken for that of the page.
     """
     rng, path = np.random.default_rng(3), tmp_path / "set.ome.tif"
     first = rng.integers(0, 250, (2, 3, 2, 40, 30)).astype(np.uint8)  # time, depth, channel
