@@ -87,7 +87,7 @@ WRITERS = {
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_frames_of_a_stack(tmp_path, name):
-    """Seen to fail with the pages of .emd taken along its first stored axis (it stores the last first)."""
+    """Seen to fail with page 0 read for every page."""
     WRITERS[name](tmp_path / name, FILM)
     refs = list_frames([tmp_path])
     assert [(ref.source, ref.page, ref.shape, ref.dtype) for ref in refs] == [
