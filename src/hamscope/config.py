@@ -73,7 +73,7 @@ ProbabilityRange = Annotated[tuple[Probability, Probability], AfterValidator(_or
 # How fast the field of a random-field model goes at T > 0 unless the config says so: 0.001 J a sweep.
 _SWEEP_RATE = {"field_step": 0.01, "sweeps_per_step": 10}
 # Below it a film that drifts by parts of a pixel would ring at the walls of its domains.
-_LEAST_BLUR = 0.5
+_LEAST_BLUR = 0.7
 
 
 class Section(BaseModel):
