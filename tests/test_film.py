@@ -354,7 +354,7 @@ def test_films_go_to_a_folder_or_one_of_them_to_a_file(tmp_path):
 
 
 def test_the_four_films_of_the_acceptance_are_alike_but_for_their_model():
-    """configs/films.toml: 41 + 41 frames of 760 x 760 of each model through one microscope.  Seen to fail with one seed."""
+    """41 + 41 frames of 760 x 760 of each model through one microscope.  Seen to fail with one seed for two films."""
     films = load_config(Path(__file__).parent.parent / "configs" / "films.toml").film
     assert sorted(film.model for film in films) == ["C-2D", "C-3D", "RF-2D", "RF-3D"]
     assert {(film.size, film.frames, film.sweep) for film in films} == {(760, 82, "loop")}
