@@ -78,10 +78,10 @@ def test_drift_is_a_random_walk_or_a_straight_line():
 def test_the_light_is_that_of_the_sidecar(tmp_path):
     """The mean of 400 frames of coins is the light around the lamp that the sidecar tells, and so is flat.tif.
 
-    The lamp's formula is worked out here; noise and coins leave 0.5 grey levels, asked for is 4 times that at the
-    worst of 4096 pixels and 0.1 on the whole.  Dark domains are darkened too.  Seen to fail with rows and columns of
-    the lamp exchanged, with 2 a for a, with the width of the whole frame, and with light that multiplies the bright
-    part alone.
+    The lamp's formula is worked out here.  Coins and noise leave 2.4 grey levels in the mean of a pixel, of which the
+    worst of 4096 may have 6; on the whole it is within 4 standard errors.  Dark domains are darkened too.  Seen to fail
+    with rows and columns of the lamp exchanged, with 2 a for a, with a spot twice as wide, and with light that
+    multiplies the bright part alone.
     """
     film = section("P-2D", 0.5, frames=400, noise=0.1, uneven_light=0.3)
     path = write_film(film, tmp_path)

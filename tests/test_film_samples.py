@@ -122,7 +122,7 @@ def test_a_clean_loop_is_in_equilibrium_on_both_branches():
     for branch in (z[:32], z[32:]):
         assert abs(branch.sum()) < 4 * np.sqrt(32)
         assert abs((branch**2).sum() - 32) < 4 * np.sqrt(2 * 32)
-    # Patterns have at most one domain wall in 20 sites in common by chance at T = 2.6.
+    # Far above Tc two lattices overlap little, a lattice with itself by 1.
     overlap = (spin[:32] * spin[32:][::-1]).mean((1, 2))
     assert np.abs(overlap[-8:]).max() < 0.5
     assert np.all(states.field == 0) and np.all(states.direction == np.repeat([1, -1], 32))
