@@ -6,7 +6,7 @@ depend on the steps by which H got there (see `hamscope.sim.rfim`), so the frame
 on through all H between them.  The falling branch is the rising one of -h_i from the opposite state, at -H.
 
 In a film of another model each frame is a lattice of its own.  In equilibrium there is no memory, so the branches of a
-loop are equal but for chance.
+loop are equal but for chance, and where the sample drifts its electrodes alone show it from frame to frame.
 
 Two-dimensional models show a whole periodic lattice, three-dimensional ones the free surface z = 0 of a sample that
 is periodic in x and y.  Random numbers are keyed by the film's seed and its model, so two films that differ in the
@@ -140,7 +140,9 @@ def _clean(film: Film) -> States:
     In 2D, 500 sweeps with 400 Wolff updates from a random start: 64 lattices of 256 x 256 at Tc then had 0.7082 +-
     0.0009 per bond (exact: 0.7083), and <m^2> = 0.277 +- 0.013, as after 200 updates.  In 3D the sample has at most 32
     planes and gets 200 sweeps with 40 updates, which keeps a film of 256 x 256 within a minute.  At Tc neighbours on
-    the surface then had 0.2756 +- 0.0006 from a random start and 0.2753 +- 0.0005 from an ordered one.
+    the surface then had 0.2756 +- 0.0006 from a random start and 0.2753 +- 0.0005 from an ordered one.  Lattices of
+    760 sites a side above Tc (T = 2.30 and 2.33, or 4.53 to 4.65) had the same energies and structure factors, within
+    their errors of 3 to 5 %, as after 4 to 16 times as many sweeps.
     """
     parameter = _there_and_back(film, film.parameter_range)
     slab, dimension = Slab(_lattice(film)), BY_NAME[film.model].dimension
