@@ -141,8 +141,8 @@ def _clean(film: Film) -> States:
     0.0009 per bond (exact: 0.7083), and <m^2> = 0.277 +- 0.013, as after 200 updates.  In 3D the sample has at most 32
     planes and gets 200 sweeps with 40 updates, which keeps a film of 256 x 256 within a minute.  At Tc neighbours on
     the surface then had 0.2756 +- 0.0006 from a random start and 0.2753 +- 0.0005 from an ordered one.  Lattices of
-    760 sites a side above Tc (T = 2.30 and 2.33, or 4.53 to 4.65) had the same energies and structure factors, within
-    their errors of 3 to 5 %, as after 4 to 16 times as many sweeps.
+    760 sites a side above Tc (T = 2.30 and 2.33, or 4.53 to 4.65) then had the energies of 4 to 16 times as many
+    sweeps within an error, and their structure factors at long waves within 10 % and 2.3 errors.
     """
     parameter = _there_and_back(film, film.parameter_range)
     slab, dimension = Slab(_lattice(film)), BY_NAME[film.model].dimension
