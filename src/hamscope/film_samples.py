@@ -142,7 +142,7 @@ def _clean(film: Film) -> States:
     planes and gets 200 sweeps with 40 updates, which keeps a film of 256 x 256 within a minute.  At Tc neighbours on
     the surface then had 0.2756 +- 0.0006 from a random start and 0.2753 +- 0.0005 from an ordered one.  Lattices of
     760 sites a side above Tc (T = 2.30 and 2.33, or 4.53 to 4.65) then had the energies of 4 to 16 times as many
-    sweeps within an error, and their structure factors at long waves within 10 % and 2.3 errors.
+    sweeps within two errors, and their structure factors at long waves within 10 % and 2.3 errors.
     """
     parameter = _there_and_back(film, film.parameter_range)
     slab, dimension = Slab(_lattice(film)), BY_NAME[film.model].dimension
