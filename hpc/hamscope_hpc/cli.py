@@ -184,12 +184,13 @@ def check(paths):
 
 @hamscope.command()
 @click.argument("config")
-@click.option("--out", required=True, help="The folder to write the films to.")
-def film(config, out):
+@click.option("--film", "names", multiple=True, metavar="NAME", help="Write this film alone; may be repeated.")
+@click.option("--out", required=True, help="The folder to write the films to, or the .tif of a single one.")
+def film(config, names, out):
     """Write CONFIG's films: synthetic experiments of known truth, as TIFF with a CSV beside each."""
     from hamscope_hpc.run import make_films
 
-    for path in make_films(load_config(config), out):
+    for path in make_films(load_config(config), out, names):
         print(path)
 
 
