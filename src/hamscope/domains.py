@@ -37,7 +37,7 @@ from numba import njit
 from scipy import ndimage
 
 from hamscope.observables import label_clusters, size_centres, size_counts
-from hamscope.power_laws import Binned, Exponent, scaling_exponent, size_exponent
+from hamscope.power_laws import Binned, Exponent, binned, scaling_exponent, size_exponent
 
 PHASES = ("up", "down")
 LEAST_OUTLINE = 8  # pixels below which no outline is measured
@@ -53,7 +53,7 @@ class Clusters(NamedTuple):
     `size` and filled `area` in pixels, `radius` in pixels, `hull` and `perimeter` in sides of pixels, `touches` bool.
     `area`, `hull` and `perimeter` are NaN for clusters that touch and for those of fewer than 8 pixels.  `density` is
     the number of such clusters per pixel of the sample that each stands for, 0 where it touches.  `pixels` is the
-    number of pixels that are not masked.
+    number of pixels of the sample, `side` the root of that of the smallest frame.
     """
 
     size: np.ndarray
@@ -64,6 +64,7 @@ class Clusters(NamedTuple):
     hull: np.ndarray
     perimeter: np.ndarray
     pixels: int
+    side: float
 
 
 class Sizes(NamedTuple):
@@ -91,7 +92,11 @@ class Spanning(NamedTuple):
 
 
 class Phase(NamedTuple):
-    """What `phase_statistics` finds of one phase: its clusters and all that follows from them."""
+    """What is found of one phase.
+
+    `largest` is the share of the sample that its largest cluster has; `volume`, `hull` and `perimeter` are d_v, d_h and
+    d_p.  The scaling plots are those of all clusters that do not touch, whatever the range of the fit.
+    """
 
     clusters: Clusters
     sizes: Sizes
@@ -125,24 +130,27 @@ def phase_statistics(phase: np.ndarray, sample: np.ndarray) -> Phase:
 
 
 def summarize(clusters: Clusters, across: Spanning, largest: float) -> Phase:
-    """The exponents of measured clusters, within the ranges of `fit_ranges`."""
+    """The exponents of measured clusters, of one frame or pooled, within the ranges of `fit_ranges`."""
     sizes, radii = fit_ranges(clusters)
     inside = ~clusters.touches
-    weights = clusters.density[inside]
-    fits = [scaling_exponent(clusters.radius[inside], values[inside], *radii, weights)
-            for values in (clusters.size, clusters.hull, clusters.perimeter)]  # fmt: skip
-    exponents, points = zip(*fits)
-    tau = size_exponent(clusters.size[inside], *sizes, weights)
+    radius, size, weights = clusters.radius[inside], clusters.size[inside], clusters.density[inside]
+    measures = [size, clusters.hull[inside], clusters.perimeter[inside]]
+    exponents = [scaling_exponent(radius, values, *radii, weights) for values in measures]
+    points = [binned(radius, values, weights, 1.0, radius.max(initial=1.0)) for values in measures]
+    tau = size_exponent(size, *sizes, weights)
     return Phase(clusters, size_distribution(clusters), across, largest, tau, *exponents, *points)
 
 
 def pool(several: list[Clusters]) -> Clusters:
-    """The clusters of several frames as those of one; `density` is then per pixel of all frames together."""
+    """The clusters of several frames as those of one; `density` is then per pixel of all frames together.
+
+    Frames of one place show many of its clusters again: their errors are too small.
+    """
     pixels = sum(one.pixels for one in several)
-    density = np.concatenate([one.density * (one.pixels / pixels) for one in several])
-    names = [name for name in Clusters._fields if name not in ("density", "pixels")]
+    names = [name for name in Clusters._fields if name not in ("density", "pixels", "side")]
     joined = {name: np.concatenate([getattr(one, name) for one in several]) for name in names}
-    return Clusters(**joined, density=density, pixels=pixels)
+    density = np.concatenate([one.density * (one.pixels / pixels) for one in several])
+    return Clusters(**joined, density=density, pixels=pixels, side=min(one.side for one in several))
 
 
 def measure_clusters(labels: np.ndarray, sample: np.ndarray) -> Clusters:
@@ -161,7 +169,8 @@ def measure_clusters(labels: np.ndarray, sample: np.ndarray) -> Clusters:
         box = labels[start[k, 0] : stop[k, 0], start[k, 1] : stop[k, 1]]
         area[k], hull[k], perimeter[k] = outline(box == k + 1)
     density = np.divide(1.0, places, out=np.zeros(count), where=places > 0)
-    return Clusters(size, np.sqrt(radius2), places == 0, density, area, hull, perimeter, int(sample.sum()))
+    pixels = int(sample.sum())
+    return Clusters(size, np.sqrt(radius2), places == 0, density, area, hull, perimeter, pixels, float(np.sqrt(pixels)))
 
 
 def outline(cluster: np.ndarray) -> tuple[int, int, int]:
@@ -244,7 +253,7 @@ def fit_ranges(clusters: Clusters) -> tuple[tuple[float, float], tuple[float, fl
     """
     inside = ~clusters.touches
     radius, size = clusters.radius[inside], clusters.size[inside]
-    fits = radius <= LARGEST_RADIUS * np.sqrt(clusters.pixels)
+    fits = radius <= LARGEST_RADIUS * clusters.side
     if not fits.any():
         return (float(LEAST_SIZE), np.nan), (LEAST_RADIUS, np.nan)
     return (float(LEAST_SIZE), float(size[fits].max())), (LEAST_RADIUS, float(radius[fits].max()))

@@ -29,8 +29,8 @@ import numpy as np
 
 DECADE = 10.0
 FEWEST = 30  # objects in the range of a fit of sizes, and in each half of it
-FEWEST_IN_BIN, FEWEST_BINS = 5, 5
-PER_DECADE = 8  # bins of a scaling plot
+FEWEST_IN_BIN, FEWEST_BINS = 3, 4
+PER_DECADE = 5  # bins of a scaling plot
 CURVED = 3.0  # standard errors between the two halves
 _NAN = float("nan")
 
@@ -53,7 +53,7 @@ class Exponent(NamedTuple):
 
 
 class Binned(NamedTuple):
-    """The points of a scaling plot, all (B,): means of x and y within each bin (geometric), relative error of y, count."""
+    """A scaling plot, all (B,): geometric means of x and y within each bin, the error of ln y, and how many objects."""
 
     x: np.ndarray
     y: np.ndarray
@@ -103,25 +103,29 @@ def _most_likely(logs: np.ndarray, weights: np.ndarray, low: float, high: float)
 
 def scaling_exponent(
     x: np.ndarray, y: np.ndarray, low: float, high: float, weights: np.ndarray | None = None
-) -> tuple[Exponent, Binned]:
-    """D of y ~ x^D within low <= x <= high, and the points that the line was laid through; `x`, `y` > 0, both (n,)."""
+) -> Exponent:
+    """D of y ~ x^D within low <= x <= high; `x`, `y` and `weights` are (n,), and what is not positive is left out."""
     x, y = np.asarray(x, float), np.asarray(y, float)
     weights = np.ones(x.size) if weights is None else np.asarray(weights, float)
     inside = (x >= low) & (x <= high) & (y > 0) & (weights > 0)
-    points = binned(x[inside], y[inside], low, high, weights[inside])
     count = int(inside.sum())
-    reason = _too_little(low, high, count) or _too_narrow(points)
+    reason = _too_little(low, high, count)
+    if not reason:
+        points = binned(x[inside], y[inside], weights[inside], low, high)
+        reason = _too_narrow(points)
     if reason:
-        return Exponent(_NAN, _NAN, low, high, count, reason=reason), points
+        return Exponent(_NAN, _NAN, low, high, count, reason=reason)
     below = points.x <= np.sqrt(low * high)
     halves = [_line(Binned(*(part[own] for part in points))) for own in (below, ~below)]
-    return Exponent(*_line(points), low, high, count, *halves, reason=_curved(*halves)), points
+    return Exponent(*_line(points), low, high, count, *halves, reason=_curved(*halves))
 
 
-def binned(x: np.ndarray, y: np.ndarray, low: float, high: float, weights: np.ndarray) -> Binned:
-    """Logarithmic bins of x, eight a decade, with at least five objects in each that is kept; `x`, `y` (n,) > 0."""
-    if not (0 < low < high < np.inf):
-        return Binned(*(np.zeros(0) for _ in range(3)), np.zeros(0, int))
+def binned(x: np.ndarray, y: np.ndarray, weights: np.ndarray, low: float, high: float) -> Binned:
+    """Five bins a decade of x from low to high, those that hold three objects or more; all (n,), only positive ones."""
+    inside = (x >= low) & (x <= high) & (y > 0) & (weights > 0)
+    x, y, weights = (np.asarray(values, float)[inside] for values in (x, y, weights))
+    if not (x.size and 0 < low < high):
+        return Binned(*np.zeros((3, 0)), np.zeros(0, int))
     bins = max(1, round(PER_DECADE * np.log10(high / low)))
     place = np.minimum((np.log(x / low) / np.log(high / low) * bins).astype(int), bins - 1)
     count = np.bincount(place, minlength=bins)
@@ -152,7 +156,7 @@ def _too_little(low: float, high: float, count: int) -> str:
 
 
 def _too_narrow(points: Binned) -> str:
-    """Bins at the ends may be empty, so the points can cover less than the range: a bin is open to both sides."""
+    """Why the points are no range: bins at the ends may be empty, and a point stands for the width of its bin."""
     if len(points.x) < FEWEST_BINS:
         return f"{len(points.x)} bins with {FEWEST_IN_BIN} objects are fewer than {FEWEST_BINS}"
     covered = points.x[-1] / points.x[0] * 10 ** (1 / PER_DECADE)

@@ -84,12 +84,15 @@ def cloud_distances(results: Results, row: int) -> Separated:
     classes = np.asarray(results.class_maps[row])
     logits, step = sampled_grid(results.logits_sample[row], classes.shape)
     stride, window = _grid(results)
-    found = np.full(logits.shape, np.nan)
     known = np.isfinite(logits).all(axis=-1)
-    if known.any():
-        found[known] = sampled_clouds(results).distance(logits[known])
-    own = separated(found, step * stride, window)
-    return own._replace(mean=np.asarray(results.cloud_distance[row], float))
+    found = np.full(logits.shape, np.nan)
+    found[known] = sampled_clouds(results).distance(logits[known])
+    # A class without a cloud is infinitely far from everything, and must not cost the others their windows.
+    some = ~np.isinf(found).any(axis=(0, 1))
+    own = separated(found[..., some], step * stride, window)
+    error = np.full(len(some), np.nan)
+    error[some] = own.error
+    return Separated(np.asarray(results.cloud_distance[row], float), error, own.windows, own.reason)
 
 
 def sampled_grid(sample: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray, int]:
