@@ -95,7 +95,8 @@ def _shells(reach: int) -> tuple[np.ndarray, np.ndarray]:
     distance = np.hypot(np.arange(-reach, reach + 1)[:, None], np.arange(reach + 1))
     shell = np.minimum(np.rint(distance).astype(int), reach + 1)
     count = np.bincount(shell.ravel(), minlength=reach + 2)
-    return (np.bincount(shell.ravel(), distance.ravel()) / count)[: reach + 1], shell
+    total = np.bincount(shell.ravel(), distance.ravel(), reach + 2)
+    return total[: reach + 1] / count[: reach + 1], shell
 
 
 def _measure(image: np.ndarray, sample: np.ndarray, reach: int, shell: np.ndarray, r: np.ndarray) -> tuple:
