@@ -71,7 +71,7 @@ def test_e_fold_by_hand_and_of_stripes():
 
     The mean over directions of 1 - r |cos| / 5 is 1 - 2 r / (5 pi): 1 / e at r = 4.96.
     """
-    stripes = np.indices((200, 200))[1] % 20 < 10
+    stripes = np.indices((200, 1000))[1] % 20 < 10
     found = correlations.correlation(stripes)
     assert found.efold.value == pytest.approx(5 * np.pi / 2 * (1 - np.exp(-1)), rel=0.02)
     noise = correlations.correlation(np.random.default_rng(2).random((200, 200)) < 0.5)

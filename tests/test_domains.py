@@ -78,7 +78,7 @@ def test_outlines_by_hand(rows, area, hull, perimeter):
 
 @pytest.mark.parametrize("masked", [False, True])
 def test_numbers_of_small_clusters_are_exact_in_small_frames(masked):
-    """Lattice animals [1]: n_1 = p q^4, n_2 = 2 p^2 q^6, n_3 = p^3 (2 q^8 + 4 q^7), q = 1 - p, from 1500 frames of 9 x 7.
+    """Lattice animals [1]: n_1 = p q^4, n_2 = 2 p^2 q^6, n_3 = p^3 (2 q^8 + 4 q^7), q = 1 - p; 1500 frames, 9 x 7.
 
     Each within 4 standard errors of its mean, which are 1 to 5 %.  Three in a row fit into a frame of 9 x 7 without
     touching only in half of the places.  Seen to fail, by more than 10 errors, with 1 / (pixels of the frame) for
@@ -104,7 +104,7 @@ def test_numbers_of_small_clusters_are_exact_in_small_frames(masked):
 
 
 def test_sizes_of_the_distribution():
-    """Bins of a factor of two: the sum over a bin of the numbers per pixel, over its width; touching ones are left out."""
+    """Bins of a factor of two: the sum of the numbers per pixel over the width of the bin; no touching ones."""
     image = np.zeros((20, 30), int)
     image[2, 2:4] = image[5, 2:5] = image[8:10, 8] = image[12, 12] = image[0, 5:9] = 1
     found = domains.domain_statistics(image)["up"].sizes
@@ -171,7 +171,7 @@ def test_crossing_probabilities_of_percolation():
 
 
 def test_exponents_of_percolation():
-    """Site percolation at p_c: tau = 187/91, d_v = 91/48, d_h = 7/4 and d_p = 4/3 [1]_ [2]_, from 4 x 1024 x 1024 pixels.
+    """Site percolation at p_c: tau = 187/91, d_v = 91/48, d_h = 7/4, d_p = 4/3 [1]_ [2]_; 4 lattices of 1024 x 1024.
 
     Ranges from where the lattice is forgotten: s from 64 to 20,000, R from 8 to 80.  Within three errors, which are
     0.02 to 0.05.  (Starting at the 32 and 3 pixels of a report, 24 million sites gave 2.04, 1.85, 1.68 and 1.38: what

@@ -56,7 +56,7 @@ def test_noise_does_not_move_the_coercive_point():
 
     The raw curve crosses zero up to nine times.  Mean within 4 standard errors, and one error covers 60 to 95 % (68 %
     would be that of a Gaussian one; the range of the raw crossings is rather more).  Seen to fail with the first raw
-    crossing in place of the steady one (0.2 K too low), and to cover 25 % with neither noise nor crossings in the error.
+    crossing in place of the steady one (0.2 K too low), and with neither noise nor crossings in the error.
     """
     random, x, found = np.random.default_rng(1), np.linspace(331, 351, 41), []
     for _ in range(400):

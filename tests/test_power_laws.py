@@ -34,7 +34,7 @@ def test_sizes_between_two_cut_offs(tau):
 
 
 def test_the_error_of_sizes_covers_the_truth_as_often_as_it_should():
-    """300 samples of 200 sizes, weighted: a size s is seen with probability 1 / (1 + s / 100) and stands for 1 + s / 100.
+    """300 samples of 200 sizes: a size s is seen with probability 1 / (1 + s / 100) and stands for 1 + s / 100.
 
     One error covers 68 %, with a binomial standard deviation of 2.7 %, and the mean is the truth.  Unweighted the mean
     is off by 0.25.  Seen to fail with the error of unweighted sizes: it covers 51 %.
@@ -50,7 +50,7 @@ def test_the_error_of_sizes_covers_the_truth_as_often_as_it_should():
 
 
 def test_a_law_with_a_scale_is_called_curved():
-    """s^-1.5 exp(-s / 60): the two halves of the range disagree, and the reason names both.  A power law is straight."""
+    """s^-1.5 exp(-s / 60): the two halves of the range disagree, and the reason names both."""
     s = np.arange(8, 1001)
     cumulative = np.cumsum(s**-1.5 * np.exp(-s / 60))
     sizes = s[np.searchsorted(cumulative, np.random.default_rng(4).random(5000) * cumulative[-1])]
