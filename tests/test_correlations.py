@@ -33,22 +33,22 @@ def test_correlations_are_the_direct_sums():
 
 @pytest.fixture(scope="module")
 def warm():
-    """24 lattices of 256 x 256 of the Ising model at T/J = 2.5."""
-    batch = IsingBatch(Slab(Lattice.of_dimension(2, 256)), np.full(24, 2.5), rng.stream_key(13, "correlations"), 0)
+    """24 lattices of 256 x 256 of the Ising model at T/J = 2.7."""
+    batch = IsingBatch(Slab(Lattice.of_dimension(2, 256)), np.full(24, 2.7), rng.stream_key(13, "correlations"), 0)
     batch.run(200, 30)
     return [correlations.correlation(batch.spins(k)[:, 0, :]) for k in range(24)]
 
 
 def test_decay_is_the_exact_length_of_the_ising_model(warm):
-    """1 / xi = ln coth(J / T) - 2 J / T above T_c [1]_, 5.96 at T/J = 2.5: the mean of 24 frames to 8 %.
+    """1 / xi = ln coth(J / T) - 2 J / T above T_c [1]_, 3.37 at T/J = 2.7: the mean of 24 frames to 8 %.
 
-    Their error is 2 %; the law of Ornstein and Zernike holds far out only, and the fit begins at r = 2 and ends where G
-    is a twentieth: 5 % too much.  Seen to fail with exp(-r / xi) without the root, which gives 3.9.
+    Their error is 1.5 %.  The law of Ornstein and Zernike holds far out only: the fit gives some 5 % too much.  Seen to
+    fail with exp(-r / xi) without the root.
 
     [1] McCoy and Wu, The Two-Dimensional Ising Model (1973), eq. XI.2.44.
     """
-    exact = 1 / (np.log(1 / np.tanh(0.4)) - 0.8)
-    assert exact == pytest.approx(5.962, abs=1e-3)
+    exact = 1 / (np.log(1 / np.tanh(1 / 2.7)) - 2 / 2.7)
+    assert exact == pytest.approx(3.369, abs=1e-3)
     assert np.mean([one.decay.value for one in warm]) == pytest.approx(exact, rel=0.08)
     assert not any(one.decay.reason or one.efold.reason for one in warm)
 

@@ -12,6 +12,9 @@ Two lengths, both in pixels:
     decay    xi of G(r) ~ r^(-1/2) exp(-r / xi), the law of Ornstein and Zernike in the plane, by a straight line
              through ln(r^(1/2) G) from r = efold (at least 2) to where G falls below G(0) / 20
 
+The law holds far out only, so that xi comes out 5 to 10 % too long: of the Ising model on 256 x 256, mean of 16 frames,
+3.5 (exact: 3.37) at T/J = 2.7, 6.5 (5.96) at 2.5 and 11 (10.2) at 2.4.
+
 At a critical point G is a power law, and both measure the frame: a length of more than a sixth of its shorter side is
 marked.  So is one of less than a pixel, which is that of noise.
 
