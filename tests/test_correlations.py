@@ -12,7 +12,8 @@ from hamscope.sim.lattice import Lattice, Slab
 def test_correlations_are_the_direct_sums():
     """Every pair of pixels of the sample, one by one, in a frame of 17 x 12 with a mask.
 
-    Seen to fail with pairs that reach round the border, with masked pixels as down, and with r rounded down.
+    Seen to fail with pairs that reach round the border, with masked pixels as down, and with those along a column
+    counted twice.
     """
     random = np.random.default_rng(1)
     image, mask = random.random((17, 12)) < 0.6, np.zeros((17, 12), bool)
@@ -56,7 +57,7 @@ def test_decay_is_the_exact_length_of_the_ising_model(warm):
 def test_errors_of_one_frame_are_the_spread_of_many(warm):
     """Of both lengths, of m, and of C and G at three distances: the root mean square error is the spread to 40 %.
 
-    The spread of 24 is known to 15 %.  Seen to fail with the factor of the jackknife (n - 1) / n as 1 / n.
+    The spread of 24 is known to 15 %.  Seen to fail without the factor n - 1 of the jackknife.
     """
     pairs = [[one.decay[:2] for one in warm], [one.efold[:2] for one in warm], [one.magnetization for one in warm]]
     pairs += [[(one.connected[r], one.error[r]) for one in warm] for r in (2, 6, 12)]

@@ -18,8 +18,7 @@ def draw(tau: float, low: int, high: int, count, seed: int) -> np.ndarray:
 def test_sizes_between_two_cut_offs(tau):
     """20,000 sizes of 8 to 2000: within 3 errors, and the error is 1 / sqrt(n V) to 5 %.
 
-    Sizes outside of the range do not count.  Seen to fail with a law without the upper cut-off (tau = 1.5 by 14
-    errors), with the continuous law in place of the discrete one, and with tau bounded below by 1.
+    Sizes outside of the range do not count.  Seen to fail with a law whose upper cut-off is 50 times larger.
     """
     sizes = draw(tau, 8, 2000, 20000, 1)
     found = power_laws.size_exponent(np.concatenate([sizes, [1] * 999, [5000] * 99]), 8, 2000)
@@ -36,8 +35,8 @@ def test_sizes_between_two_cut_offs(tau):
 def test_the_error_of_sizes_covers_the_truth_as_often_as_it_should():
     """300 samples of 200 sizes: a size s is seen with probability 1 / (1 + s / 100) and stands for 1 + s / 100.
 
-    One error covers 68 %, with a binomial standard deviation of 2.7 %, and the mean is the truth.  Unweighted the mean
-    is off by 0.25.  Seen to fail with the error of unweighted sizes: it covers 51 %.
+    One error covers 68 %, with a binomial standard deviation of 2.7 %, and the mean is the truth.
+    Seen to fail with the error of unweighted sizes.
     """
     random, found = np.random.default_rng(3), []
     for k in range(300):
@@ -92,8 +91,8 @@ def _noise(count: int, seed: int) -> np.ndarray:
 def test_scaling_of_scattered_points():
     """y = 5 x^1.75 with 30 % scatter at x of density x^-2, 200 samples of 1000: the mean, and one error covers 68 %.
 
-    Binomial standard deviation 3.3 %.  A slope through points by their errors is pulled to small x; with corrections
-    y (1 - 1 / x) it is 1.92 in place of 1.85 (seen to fail).
+    Binomial standard deviation 3.3 %.  With a correction y (1 - 1 / x), as a lattice makes, it is 1.85: every
+    bin has equal weight, and the small objects, which are most, do not decide.
     """
     random, found, bent = np.random.default_rng(7), [], []
     for k in range(200):

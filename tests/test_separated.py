@@ -17,7 +17,7 @@ def test_errors_are_the_spread_of_separated_windows():
 
     The mean of a sub-grid of n windows has variance 1 / (256 n) exactly; offset 0 leaves 16 windows, the other offsets
     12 or 9.  The mean of the squared errors is the mean of these to 4 %, and one error covers at least 68 %.  Seen to
-    fail with windows 12 apart (error too small), and with all 169 windows as if independent, which covers 26 %.
+    fail with windows 12 apart (error too small), and with all 169 windows as if independent.
     """
     random, found = np.random.default_rng(1), []
     for _ in range(500):
