@@ -53,7 +53,7 @@ def test_windows_side_by_side_do_not_overlap():
 
 @pytest.mark.parametrize("shape", [(20, 20), (1, 1), (40, 31), (2, 900), (900, 2)])
 def test_the_sampled_windows_are_the_grid_they_were_taken_from(shape):
-    """Each sampled value is its window's number in the map.  Seen to fail with the step of the other axis."""
+    """Each sampled value is its window's number in the map.  Seen to fail with a step of one whatever the map."""
     chosen = sample_windows(shape)
     sample = np.full((512, 1), np.nan)
     sample[: len(chosen), 0] = chosen
