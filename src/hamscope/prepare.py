@@ -79,16 +79,26 @@ def prepare(frames: list[str], out: str | Path, options: Options, replace: bool 
             _write_provenance(target, series, thresholds, hashes, inputs)
         lines = panel(series, thresholds, out) if panel else []
         _write_tables(series, out)
+    for suffix, made in ((".shifts.csv", options.drift), (".panel.png", panel), (".panel.csv", panel)):
+        if not made:  # of what `out` held before
+            out.with_suffix(suffix).unlink(missing_ok=True)
     return [*_lines(series, out), *lines]
 
 
 def _check_out(out: Path, refs: list[FrameRef]) -> None:
+    """UserError where `out` cannot be made, or one file of the frames holds more than one stack."""
     provenance.check_writable(out)
     if out.suffix.lower() not in (".h5", ".hdf5"):
         raise UserError(f"--out {out.name}: prepared frames are HDF5; give it a name that ends in .h5")
     for ref in refs:
         if out.with_suffix("") == Path(ref.path).with_suffix(""):
-            raise UserError(f"--out {out}: it, or its CSV, would replace the frames in {ref.path}; choose another name")
+            raise UserError(f"--out {out}: it, or its CSV, would replace that of {ref.path}; choose another name")
+    first = {ref.path: ref.array for ref in reversed(refs)}
+    for ref in refs:
+        if ref.array != first[ref.path]:
+            raise UserError(
+                f"{ref.path}: holds {first[ref.path]!r} and {ref.array!r}, which are no one series; save one by itself"
+            )
 
 
 def _inputs(refs: list[FrameRef], hashes: dict[str, str], options: Options, panel) -> str:

@@ -92,7 +92,9 @@ class Series:
                 raise UserError(f"{ref}: is {by(ref.shape)} pixels and the first frame {by(shape)}; prepare them apart")
         self.stretches = data.directions(np.array([ref.direction for ref in refs]))
         _check(options, self.stretches, shape)
-        mask = read_mask(refs[0]) | (_one(options.mask, "--mask", shape) != 0 if options.mask else False)
+        mask = _one(options.mask, "--mask", shape) != 0 if options.mask else np.zeros(shape, bool)
+        for ref in {(ref.path, ref.array): ref for ref in refs if ref.masked}.values():
+            mask |= read_mask(ref)
         self.dark = _one(options.dark, "--dark", shape) if options.dark else None
         self.gain = data.flat_gain(_one(options.flat, "--flat", shape), self.dark) if options.flat else None
         self.drift = None

@@ -16,12 +16,14 @@ References
 """
 
 from pathlib import Path
+from textwrap import wrap
 from typing import NamedTuple
 
 import matplotlib
 import numpy as np
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from hamscope.data import instrument
 from hamscope.data import prepare as data
@@ -122,13 +124,19 @@ def line(cases: list[Case]) -> str:
     counts = pooled(cases)
     if not all(count.sum() for count in counts):
         return "threshold panel: no verdict at one of the thresholds, no window of the bundle's size has a pattern"
-    leads = [CLASS_NAMES[int(count.argmax())] for count in counts]
-    said = ", ".join(
-        f"{lead} {count.max() / count.sum():.0%} at {offset:+.0%}"
-        for lead, count, offset in zip(leads, counts, OFFSETS)
-    )
+    leads = [_lead(count) for count in counts]
+    where = ("at -15 %", "at the threshold", "at +15 %")
+    said = ", ".join(f"{lead} {count.max() / count.sum():.0%} {at}" for lead, count, at in zip(leads, counts, where))
     change = "does not change" if len(set(leads)) == 1 else "CHANGES"
-    return f"threshold panel: the verdict {change} within 15 % of the contrast: {said}"
+    frames = dict.fromkeys(case.frame for case in cases)
+    moody = [n for n in frames if len({_lead(case.windows) for case in cases if case.frame == n}) > 1]
+    alone = f"; it changes in frame {', '.join(map(str, moody))} alone" if moody and len(set(leads)) == 1 else ""
+    return f"threshold panel: the verdict {change} within 15 % of the contrast: {said}{alone}"
+
+
+def _lead(windows: np.ndarray) -> str:
+    """The class of most windows, "" without windows."""
+    return CLASS_NAMES[int(windows.argmax())] if windows.sum() else ""
 
 
 def table(cases: list[Case]) -> list[list]:
@@ -148,7 +156,7 @@ def _shares(windows: np.ndarray) -> list:
     total = int(windows.sum())
     if not total:
         return ["", 0, *[""] * len(windows)]
-    return [CLASS_NAMES[int(windows.argmax())], total, *(f"{share:.4f}" for share in windows / total)]
+    return [_lead(windows), total, *(f"{share:.4f}" for share in windows / total)]
 
 
 def panel_picture(cases: list[Case], sample: np.ndarray, path: str | Path) -> None:
@@ -157,7 +165,7 @@ def panel_picture(cases: list[Case], sample: np.ndarray, path: str | Path) -> No
     side = 3.2
     tall = side * sample.shape[0] / sample.shape[1]
     with matplotlib.rc_context(STYLE):
-        figure = Figure((3 * side + 0.4, len(frames) * (tall + 0.95) + 0.5), layout="constrained")
+        figure = Figure((3 * side + 0.4, len(frames) * (tall + 0.6) + 1.0), layout="constrained")
         axes = figure.subplots(len(frames), 3, squeeze=False)
         for row, frame in enumerate(frames):
             for axis, case in zip(axes[row], (case for case in cases if case.frame == frame)):
@@ -165,18 +173,23 @@ def panel_picture(cases: list[Case], sample: np.ndarray, path: str | Path) -> No
                 axis.imshow(shown, ListedColormap([UP, DOWN, EMPTY]), vmin=0, vmax=2, interpolation="nearest")
                 axis.set(xticks=[], yticks=[])
                 if row == 0:
-                    axis.set_title(f"threshold {case.offset:+.0%} of the contrast" if case.offset else "threshold")
+                    name = f"threshold {case.offset:+.0%} of the contrast" if case.offset else "threshold"
+                    axis.set_title(name, pad=16)
                 axis.spines[["top", "right"]].set_visible(True)
                 axis.set_xlabel(_caption(case), fontsize=8.5)
                 _bar(axis, case.windows)
             axes[row][0].set_ylabel(f"frame {frame}")
-        figure.suptitle(line(cases), fontsize=10, color=INK)
+        seen = sum(case.windows for case in cases) > 0
+        handles = [Patch(color=COLOURS[name], label=name) for name, some in zip(CLASS_NAMES, seen) if some]
+        if handles:
+            figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+        figure.suptitle("\n".join(wrap(line(cases), 110)), fontsize=10, color=INK)
         save(figure, path)
 
 
 def _caption(case: Case) -> str:
     total = case.windows.sum()
-    verdict = f"{CLASS_NAMES[int(case.windows.argmax())]} {case.windows.max() / total:.0%}" if total else "no verdict"
+    verdict = f"{_lead(case.windows)} {case.windows.max() / total:.0%}" if total else "no verdict"
     return f"grey {case.level:.4g}, bright {case.up:.1%}, neighbours {case.neighbours:+.3f}\n{verdict}, {total} windows"
 
 

@@ -8,11 +8,12 @@ is compared with a *keyframe* in two steps:
    Its spectrum is not normalized ("unnormalized cross-correlation" there): a microscope passes no fine detail, and
    normalized, the many frequencies that carry noise alone would be as loud as the pattern.
 2. Domains that grew pull the peak of the correlation along.  The rest d of the shift is therefore a weighted
-   least-squares fit of both frames A (keyframe) and B (moved by step 1), smoothed by one pixel,
+   least-squares fit of both frames A (keyframe) and B (moved by step 1), smoothed by one pixel, where A is steep,
 
        A = gain B + offset - d . grad A,       weight (1 - (r / 4.685 sigma)^2)^2 of a residual r, 0 beyond,
 
-   so that pixels whose domain has switched do not count (Tukey's biweight [2]_; sigma from the median of |r|).
+   so that pixels whose domain has switched do not count (Tukey's biweight [2]_; sigma from the median of |r|).  Of
+   flat regions it would learn nothing but that noise is least half way between two pixels.
 
 Once a frame resembles the keyframe less than 0.75 times as much as the keyframe's first successor did, the frame
 before it becomes the keyframe.  Errors add up over keyframes, and not over frames.
@@ -37,6 +38,8 @@ from skimage.registration import phase_cross_correlation
 
 BAND = (1.5, 6.0)  # pixels; finer than that is noise, coarser is light
 SMOOTH = 1.0  # pixels, before the fit
+STEEP = 0.2  # share of the pixels that are fitted
+MOST_REST = 1  # pixel, the correlation is never further away
 UPSAMPLING = 20  # of the correlation, about its peak
 FADED = 0.75  # of the resemblance at first, below which a keyframe is given up
 FOUND = 0.25  # correlation below which a shift is chance; noise alone reaches 0.2 in frames of 100 x 100
@@ -130,26 +133,27 @@ def overlap(image: np.ndarray, shift: np.ndarray) -> np.ndarray:
 
 def _refine(reference: np.ndarray, moving: np.ndarray, shift: np.ndarray) -> np.ndarray:
     """Step 2: the `shift` (2,) with its rest fitted, as the head of this file says; left alone where it runs away."""
-    start, found = shift, shift
-    gradients = np.gradient(reference)
+    cut = np.ceil(np.abs(shift)).astype(int) + MOST_REST + 2
+    inner = tuple(slice(c, n - c) for c, n in zip(cut, reference.shape))
+    slopes = np.stack([slope[inner].ravel() for slope in np.gradient(reference)])
+    steep = (slopes**2).sum(0)
+    steep = steep > np.quantile(steep, 1 - STEEP)
+    a, slopes, found = reference[inner].ravel()[steep], slopes[:, steep], shift
     gain, offset = 1.0, None
     for _ in range(_STEPS):
-        inner = tuple(slice(cut, n - cut) for cut, n in zip(np.ceil(np.abs(found)).astype(int) + 3, reference.shape))
-        a, b = reference[inner].ravel(), moved(moving, found)[inner].ravel()
-        columns = np.stack([b, np.ones_like(b), -gradients[0][inner].ravel(), -gradients[1][inner].ravel()])
+        b = moved(moving, found)[inner].ravel()[steep]
         offset = np.median(a - b) if offset is None else offset
         residual = a - gain * b - offset
         sigma = 1.4826 * np.median(np.abs(residual - np.median(residual)))
         if sigma == 0:  # most pixels agree to the last digit
             break
         weight = (1 - np.clip(residual / (_TUKEY * sigma), -1, 1) ** 2) ** 2
+        columns = np.stack([b, np.ones_like(b), *-slopes]).astype(float)
         weighted = columns * weight
-        (gain, offset, *rest), *_ = np.linalg.lstsq(
-            (weighted @ columns.T).astype(float), (weighted @ a).astype(float), rcond=None
-        )
+        (gain, offset, *rest), *_ = np.linalg.lstsq(weighted @ columns.T, weighted @ a, rcond=None)
         found = found + rest
-        if np.abs(found - start).max() > 1.5:
-            return start
+        if np.abs(found - shift).max() > MOST_REST:
+            return shift
         if np.abs(rest).max() < _ENOUGH:
             break
     return found
