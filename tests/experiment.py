@@ -16,7 +16,8 @@ DARK, LOW, HIGH, METAL = 10.0, 100.0, 140.0, 200.0
 
 class Experiment(NamedTuple):
     """`raw` (F, H, W) float32; the truth `bright` (F, H, W) bool in the coordinates of the first frame; `drift` (F, 2)
-    of the sample in pixels; `light` (H, W), 1 in the mean; `electrodes` (H, W) bool; `up` (F,), the sweep's direction."""
+    of the sample in pixels; `light` (H, W), 1 in the mean; `electrodes` (H, W) bool; `up` (F,), +1 while the bright
+    part grows."""
 
     raw: np.ndarray
     bright: np.ndarray

@@ -24,7 +24,7 @@ import h5py
 import numpy as np
 
 from hamscope.data import prepare as data
-from hamscope.data.drift import Drift, common_view, estimate_drift, moved
+from hamscope.data.drift import Drift, chance, common_view, estimate_drift, moved
 from hamscope.data.frames import FrameRef, list_frames, read_frame, read_mask
 from hamscope.data.windows import has_two_levels
 from hamscope.errors import Failed, UserError
@@ -134,9 +134,10 @@ class Series:
     def _estimate(self) -> Drift:
         found = estimate_drift(self._lit(frame) for frame in progress(range(len(self)), "drift"))
         if not found.found[1:].any():
+            best, needed = found.quality[1:].max(), chance(self.refs[0].shape)
             raise UserError(
-                f"--drift: no frame resembles the one before it (correlation below {found.quality[1:].max():.2f}); "
-                "leave --drift out"
+                f"--drift: no frame resembles the one before it (correlation up to {best:.2f}, chance reaches "
+                f"{needed:.2f} in frames of this size); leave --drift out"
             )
         return found
 

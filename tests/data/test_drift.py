@@ -30,7 +30,6 @@ def test_a_film_that_does_not_change_is_followed_to_a_few_hundredths():
     """Without switching domains what is left is the noise; the correlation alone has steps of 1 / 20 pixel."""
     made = experiment(np.full(6, 0.5) + np.linspace(0, 1e-9, 6), DRIFT[::4][:5].repeat(2, 0)[:6], noise=0.05)
     found = estimate_drift(iter(made.raw / made.light))
-    print(found.shift + made.drift)
     assert np.abs(found.shift + made.drift).max() < 0.04
 
 
