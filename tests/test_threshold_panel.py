@@ -39,7 +39,7 @@ def panel(tmp_path_factory):
 def test_numbers_of_known_frames(panel):
     """The contrast at 120 is 136.6 - 103.4 = 33.2, 15 % of it 4.98: thresholds 115.02, 120 and 124.98.
 
-    So 60, 50 and 40 % are bright.  Neighbours are counted pair by pair.
+    So 60, 50 and 40 % are bright.  Neighbours are counted pair by pair.  Seen to fail with 15 % of the threshold.
     """
     _, rows, _ = panel
     for row, level, share in zip(rows, (115.02, 120, 124.98), (0.6, 0.5, 0.4)):
@@ -67,7 +67,7 @@ def test_the_network_is_asked_at_every_threshold(panel):
 
 
 def test_masked_windows_are_not_asked(tmp_path):
-    """With one masked pixel in the first window three of four are left."""
+    """With one masked pixel in the first window three of four are left.  Seen to fail with all windows asked."""
     np.save(tmp_path / "f.npy", frame(0))
     mask = np.zeros((SIDE, SIDE), np.uint8)
     mask[3, 3] = 1
@@ -95,9 +95,13 @@ def cases(*windows):
 
 
 def test_the_line_says_whether_the_verdict_changes():
-    """By the pooled leader; a frame that changes alone is named; without windows there is no verdict."""
+    """By the pooled leader; a frame that changes alone is named; without windows there is no verdict.
+
+    Seen to fail with the first frame in place of all of them, and with a line that never changes.
+    """
     assert "does not change within 15 % of the contrast: C-2D 90%" in line(cases([9, 1], [8, 2], [6, 4]))
     assert "CHANGES" in line(cases([9, 1], [8, 2], [4, 6]))
+    assert "CHANGES" in line(cases([9, 1], [9, 1], [9, 1], [0, 20], [9, 1], [9, 1]))
     alone = line(cases([9, 1], [9, 1], [9, 1], [3, 2], [3, 2], [2, 3]))
     assert "does not change" in alone and alone.endswith("it changes in frame 1 alone")
     assert "no verdict at one of the thresholds" in line(cases([9, 1], [0, 0], [4, 6]))

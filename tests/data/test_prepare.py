@@ -9,7 +9,10 @@ from hamscope.errors import UserError
 
 
 def test_uneven_light_is_undone():
-    """light x scene + dark, corrected by light x 120 + dark, is the scene, up to one factor: the mean of the light."""
+    """light x scene + dark, corrected by light x 120 + dark, is the scene times the mean of the light.
+
+    Seen to fail with the gain inverted, and with the dark frame left in the flat field.
+    """
     rng = np.random.default_rng(0)
     scene, light = rng.uniform(80, 200, (30, 40)), rng.uniform(0.4, 1.6, (30, 40))
     dark = rng.uniform(5, 15, (30, 40))
@@ -28,7 +31,10 @@ def test_a_flat_field_that_is_dark_somewhere_is_refused():
 
 
 def test_neighbours_stay_within_one_direction_and_centred():
-    """Five neighbours of a sweep of six frames up and four down: fewer at the ends, the frame always in the middle."""
+    """Five neighbours of a sweep of six frames up and four down: fewer at the ends, the frame always in the middle.
+
+    Seen to fail with windows that are cut at the ends of the sweep, and with averages across its turn.
+    """
     stretches = prepare.directions(np.array([1] * 6 + [-1] * 4))
     assert stretches == [range(0, 6), range(6, 10)]
     found = [list(prepare.neighbours(k, stretch, 5)) for stretch in stretches for k in stretch]
@@ -39,7 +45,10 @@ def test_neighbours_stay_within_one_direction_and_centred():
 
 @pytest.mark.parametrize("seed", range(8))
 def test_a_level_makes_the_two_levels_that_classify_makes(seed):
-    """Median and Otsu as numbers above which pixels are bright: ties at the median fall to the same side."""
+    """Median and Otsu as numbers above which pixels are bright: ties at the median fall to the same side.
+
+    Seen to fail with ties at the median always dark.
+    """
     grey = np.random.default_rng(seed).integers(0, 4 + seed, (12, 13)).astype(np.float32)
     for threshold in ("median", "otsu", 2.0):
         bright = grey > prepare.level_of(grey.ravel(), threshold)
@@ -67,6 +76,7 @@ def test_every_switch_is_found_at_its_frame(sign):
     """20,000 pixels, noise of 10 % of the contrast, switches from frame 1 to the last: every one exact, either sign.
 
     A frame would be wrong where the noise of one frame exceeds half the contrast, 5 sigma: 0.01 expected of 20,000.
+    Seen to fail with the cut one frame early, with the first frame of the sweep forgotten, and without n / k (n - k).
     """
     switch = np.random.default_rng(3).integers(1, 60, 20_000)
     grey = 110 + sign * (traces(switch, 60, 0.1) - 110)
@@ -96,7 +106,8 @@ def test_pixels_that_never_switch_have_one_level(noise):
 
     A noise of 30 % is beyond half the contrast in one frame of twenty; beyond five standard errors (two sides, 59 cuts,
     most of which depend on each other) some 0.5 of 40,000 are expected.  At 10 % half of them also darken slowly, by a
-    third of the contrast, as a film does without any transition: a sure step, and too small.
+    third of the contrast, as a film does without any transition: a sure step, and too small.  Seen to fail
+    without either of the two rules, and with the level of still pixels inverted.
     """
     switch = np.repeat([60, 0], 20_000)
     grey = traces(switch, 60, noise)
@@ -116,7 +127,10 @@ def test_a_trace_without_noise():
 
 
 def test_numbers_of_the_panel():
-    """A half plane of 10 x 10: half is up; of 180 pairs 10 differ, (170 - 10) / 180.  Masked pixels do not count."""
+    """A half plane of 10 x 10: half is up; of 180 pairs 10 differ, (170 - 10) / 180.  Masked pixels do not count.
+
+    Seen to fail with masked pixels counted as down.
+    """
     image = np.zeros((10, 10), np.uint8)
     image[:, 5:] = 1
     sample = np.ones((10, 10), bool)
@@ -137,7 +151,7 @@ def test_contrast_is_the_distance_of_the_levels():
 
 @pytest.mark.parametrize("stride", [1, 3])
 def test_windows_that_touch_the_mask_are_known(stride):
-    """Against counting in every window."""
+    """Against counting in every window.  Seen to fail with the stride forgotten."""
     mask = np.random.default_rng(6).random((17, 23)) < 0.02
     found = prepare.clear_windows(mask, 5, stride)
     rows, columns = range(0, 17 - 4, stride), range(0, 23 - 4, stride)
