@@ -16,9 +16,12 @@ References
 .. [1] Pedregosa et al., J. Mach. Learn. Res. 12, 2825 (2011), https://jmlr.org/papers/v12/pedregosa11a.html.
 """
 
+import warnings
+
 import numpy as np
 from sklearn.base import ClassifierMixin
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
@@ -88,7 +91,10 @@ def fit(kind: str, features: np.ndarray, labels: np.ndarray, seed: int, workers:
         model = RandomForestClassifier(TREES, random_state=seed, n_jobs=workers)
     else:
         raise ValueError(f"kind = {kind!r}; write one of {KINDS}")
-    return model.fit(features, labels)
+    with warnings.catch_warnings():
+        # Where classes can be separated the weights grow without end, long after the answers stopped changing.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return model.fit(features, labels)
 
 
 def answers(model: ClassifierMixin, features: np.ndarray) -> np.ndarray:

@@ -23,7 +23,7 @@ from hamscope.learn.bundle import Bundle, read_bundle
 from hamscope.learn.resolution import PSF_PX, THRESHOLD_NAMES
 from hamscope.models import BY_NAME, CLASS_NAMES
 from hamscope.page import picture, render, write_page
-from hamscope.provenance import canonical_json, sha256_file
+from hamscope.provenance import canonical_json, check_writable, sha256_file
 
 JSON = "assess.json"
 SEED = 20260101
@@ -56,6 +56,7 @@ def write_assessment(
     UserError
         Slices that a bundle was trained on, or bundles of different windows.
     """
+    check_writable(Path(folder))
     bundles = {_name(path, paths): read_bundle(path) for path in paths}
     first = next(iter(bundles.values()))
     for name, bundle in bundles.items():
@@ -190,7 +191,8 @@ def _page(found: dict, bundles: dict[str, Bundle], series: list, folder: Path) -
     first = next(iter(bundles))
     figures = [
         picture(folder / "blur.png", "Accuracy against the width of the point-spread function",
-                "Mean accuracy over the classes, for each kind of threshold. Full lines: networks; dashed: baselines. "
+                "Mean accuracy over the classes, for each kind of threshold. Full lines: networks; dashed: baselines that "
+                "learnt through the same microscopes; dash-dotted: baselines that learnt sharp images. "
                 "Thin dotted lines: the percolation classes counted as one, as a threshold from the frame leaves them.",
                 lambda path: pictures.blur(found["blur"], path)),
         picture(folder / "confusions.png", "What is taken for what at which resolution",

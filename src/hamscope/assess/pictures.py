@@ -22,9 +22,12 @@ def blur(found: dict, path: str | Path) -> None:
         figure = Figure((WIDTH, 4.4), layout="constrained")
         axes = figure.subplots(1, len(found["thresholds"]), sharey=True)
         for t, (axis, threshold) in enumerate(zip(axes, found["thresholds"])):
-            for number, (name, table) in enumerate(counts.items()):
-                style = {"color": LINES[number % len(LINES)], "lw": 1.6}
-                dashed = "--" if name.startswith(BASELINES) else "-"
+            colours = {}
+            for name, table in counts.items():
+                # A baseline has one colour, whatever it was trained on.
+                base = name.removesuffix(", sharp") if name.startswith(BASELINES) else name
+                style = {"color": colours.setdefault(base, LINES[len(colours) % len(LINES)]), "lw": 1.6}
+                dashed = "-" if not name.startswith(BASELINES) else "--" if name == base else "-."
                 axis.plot(found["psf_px"], 100 * balanced(table[:, t]), dashed, marker="o", ms=3, label=name, **style)
                 if threshold != "fixed":
                     axis.plot(found["psf_px"], 100 * balanced(table[:, t], MERGED), ":", color=style["color"], lw=0.9)
