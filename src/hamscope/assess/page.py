@@ -191,8 +191,8 @@ def _page(found: dict, bundles: dict[str, Bundle], series: list, folder: Path) -
     first = next(iter(bundles))
     figures = [
         picture(folder / "blur.png", "Accuracy against the width of the point-spread function",
-                "Mean accuracy over the classes, for each kind of threshold. Full lines: networks; dashed: baselines that "
-                "learnt through the same microscopes; dash-dotted: baselines that learnt sharp images. "
+                "Mean accuracy over the classes, for each kind of threshold. Full lines: networks; dashed: baselines "
+                "that learnt through the same microscopes; dash-dotted: baselines that learnt sharp images. "
                 "Thin dotted lines: the percolation classes counted as one, as a threshold from the frame leaves them.",
                 lambda path: pictures.blur(found["blur"], path)),
         picture(folder / "confusions.png", "What is taken for what at which resolution",
