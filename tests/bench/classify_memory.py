@@ -2,8 +2,9 @@
 
 Every process of the command, the driver, its actors and its Ray, is asked once a second what it holds (RSS; pages that
 are shared count in each).  Frames are 256 x 256 at stride 16, a .npy file each, of smoothed noise; the bundle is the
-default one, or that of another network.  Written into the folder: memory.csv, memory.png, and a line a kind of process on stdout.  "Growth" is the
-slope of a straight line through the second half of the frames, where imports and caches are over.
+default one unless another is given.  Written into the folder: memory.csv, memory.png, and a line a kind of process on
+stdout.  "Growth" is the slope of a straight line through the second half of the frames, where imports and caches are
+over.
 """
 
 import csv
