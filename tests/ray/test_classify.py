@@ -280,7 +280,7 @@ def an_actor(folder: Path, bundle: Path) -> tuple[classify_actor.BandClassifier,
 def test_a_bad_moment_is_not_the_end(tmp_path, bundle, monkeypatch, bad_moments):
     """A file that fails to open twice has its part; three times, and its frame is quarantined with the last reason.
 
-    Seen to fail with one try, and with tries that are not forgotten when a part is there.
+    Seen to fail with one try, with tries that are not forgotten when a part is there, and with the first reason.
     """
     actor, job = an_actor(tmp_path, bundle)
     read, calls = classify_actor.read_frame, []
@@ -303,7 +303,10 @@ def test_a_bad_moment_is_not_the_end(tmp_path, bundle, monkeypatch, bad_moments)
 
 
 def test_tries_of_dead_processes_count(tmp_path, bundle):
-    """Two lines of tries leave one try, which is enough for a good frame; three leave none."""
+    """Two lines of tries leave one try, which is enough for a good frame; three leave none.
+
+    Seen to fail with tries that do not count.
+    """
     actor, job = an_actor(tmp_path, bundle)
     tries = classify_actor.band_path(tmp_path, job).with_suffix(".tries")
     tries.write_text("try 11\ntry 12\n")

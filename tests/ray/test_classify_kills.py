@@ -164,8 +164,7 @@ def test_poison_is_quarantined_and_the_rest_goes_on(tmp_path, bundle, undisturbe
     """A frame of NaN, and one on which every process that opens it gets SIGKILL, SIGKILL, SIGSEGV: three tries each.
 
     The film between them is classified as without them; status 3, and all that is said names both.  Again: nothing to
-    do, still 3.  With --replace: the two are tried again and no other; the second, left alone, has results.  Seen to
-    fail with tries that are not counted (the second frame is tried for ever), and with the reason of the first try.
+    do, still 3.  With --replace: the two are tried again and no other; the second, left alone, has results.
     """
     film, expected = undisturbed
     np.save(tmp_path / "poison.npy", 40 + 100 * blobs((200, 200), 8))

@@ -87,7 +87,7 @@ def scrape(tmp_path_factory) -> Scrape:
 def test_the_numbers_are_those_of_the_run(scrape):
     """Frames, frames done, quarantined and queue at the end; seconds of the five stages, and of any other.
 
-    Every window of the film has a pattern.  Seen to fail with quarantined frames counted as done.
+    Every window of the film has a pattern; those of quarantined frames do not count.
     """
     mine = [("run", "=", "seen")]
     last = {name: list(scrape.matching(PREFIX + name, mine).values())
