@@ -56,7 +56,7 @@ rm -f "$stamp"
 step "Python environment" "seconds" python3 -m venv "$venv"
 step "torch, first and exactly" "half a minute" pip torch==2.13.0
 step "Ray, numba and the other libraries" "a minute" pip setuptools wheel cython pkgconfig mpi4py numpy numba scipy \
-  scikit-image scikit-learn matplotlib jinja2 pillow tifffile safetensors click pydantic "ray[default,data,train]" \
+  scikit-image scikit-learn matplotlib jinja2 pillow tifffile rosettasciio safetensors click pydantic "ray[default,data,train]" \
   pytest pytest-mpi pytest-timeout ruff hatchling editables
 if [ "$route" = system ]; then
   step "h5py, built against parallel HDF5" "3 minutes, or seconds" parallel_h5py

@@ -3,13 +3,14 @@
 import csv
 import hashlib
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
 
 from hamscope import film as module
-from hamscope.config import Film
+from hamscope.config import Film, load_config, parse_config
 from hamscope.data.frames import list_frames, read_frame
 from hamscope.data.instrument import MIDDLE
 from hamscope.errors import UserError
@@ -20,6 +21,7 @@ from hamscope.sim.exact_rfim import brute_force_sweep
 from hamscope.sim.lattice import Lattice, Slab
 from hamscope.sim.rfim import random_fields
 from hamscope.sim.rng import stream_key
+from hamscope_hpc.run import make_films
 
 
 def section(model="RF-2D", parameter=1.4, size=64, frames=6, seed=3, **more) -> Film:
@@ -329,3 +331,33 @@ def test_a_missing_folder_is_said_before_the_work(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "make_film", lambda film: pytest.fail("simulated for nothing"))
     with pytest.raises(UserError, match="does not exist"):
         write_film(section(), tmp_path / "nowhere")
+
+
+def test_films_go_to_a_folder_or_one_of_them_to_a_file(tmp_path):
+    """All to a folder, one by its name to a .tif with the CSV of its stem; what does not fit is said before the work.
+
+    Seen to fail with the CSV named after the film, with --film ignored, and with a folder called x.tif.
+    """
+    films = [section(size=16, parameter=2.0, frames=2).model_dump(mode="json") | {"name": name} for name in "ab"]
+    simulate = {"seed": 1, "P-2D": {"probability": [0.5, 0.6], "lattices": 2}}
+    config = parse_config({"name": "x", "simulate": simulate, "film": films})
+    assert make_films(config, tmp_path / "all") == [tmp_path / "all" / "a.tif", tmp_path / "all" / "b.tif"]
+    one = tmp_path / "one.tif"
+    assert make_films(config, one, ["b"]) == [one]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["all", "one.csv", "one.tif"]
+    assert film_is_current(config.film[1], one) and not film_is_current(config.film[0], one)
+    np.testing.assert_array_equal(tifffile.imread(one), tifffile.imread(tmp_path / "all" / "b.tif"))
+    with pytest.raises(UserError, match=r"two.tif: is one file, and there are 2 films; name one with --film"):
+        make_films(config, tmp_path / "two.tif")
+    with pytest.raises(UserError, match=r"has no film 'c'; its films are a, b"):
+        make_films(config, tmp_path / "all", ["c"])
+
+
+def test_the_four_films_of_the_acceptance_are_alike_but_for_their_model():
+    """41 + 41 frames of 760 x 760 of each model through one microscope.  Seen to fail with one seed for two films."""
+    films = load_config(Path(__file__).parent.parent / "configs" / "films.toml").film
+    assert sorted(film.model for film in films) == ["C-2D", "C-3D", "RF-2D", "RF-3D"]
+    assert {(film.size, film.frames, film.sweep) for film in films} == {(760, 82, "loop")}
+    own = {"name", "model", "parameter", "seed", "field", "frames_at"}
+    assert all(film.model_dump(exclude=own) == films[0].model_dump(exclude=own) for film in films)
+    assert len({film.seed for film in films}) == 4

@@ -69,6 +69,45 @@ def simulate(config, out, ranks_per_lattice, checkpoint_every, hints, replace):
 
 
 @hamscope.command()
+@click.argument("frames", nargs=-1, required=True)
+@click.option("--out", required=True, help="The HDF5 file to write; a CSV of the same name comes beside it.")
+@click.option("--flat", help="A frame of even reflectivity, or several of them, to undo uneven light.")
+@click.option("--dark", help="A frame without light, or several of them, for the flat field.")
+@click.option("--average", default=1, show_default=True, type=click.IntRange(1), metavar="N",
+              help="Average N neighbouring frames, an odd number, within one direction of the sweep.")  # fmt: skip
+@click.option("--drift", is_flag=True, help="Undo the sideways drift, and keep what all frames show.")
+@click.option("--crop", metavar="ROW0:ROW1,COL0:COL1", help="Keep this part of the first frame.")
+@click.option("--mask", help="An image of the first frame, non-zero where it shows no sample (electrodes).")
+@click.option("--threshold", default="none", show_default=True, metavar="RULE",
+              help="none, otsu, median or a grey value for each frame; series, one (Otsu's) for all; trace, the jump "
+              "of every pixel's time trace.")  # fmt: skip
+@click.option("--panel", is_flag=True, help="Also show whether the verdict depends on the threshold, 15 % up or down.")
+@click.option("--bundle", help="The bundle for --panel; by default the one that comes with hamscope.")
+@replace_option
+def prepare(frames, out, flat, dark, average, drift, crop, mask, threshold, panel, bundle, replace):
+    """Prepare raw FRAMES of one experiment for `hamscope classify`.
+
+    In this order: flat field, drift, average, crop, threshold.  --drift writes OUT.shifts.csv, --panel OUT.panel.png
+    and OUT.panel.csv beside the output (without its .h5).
+    """
+    from hamscope.prepare import prepare as run
+    from hamscope.prepare_frames import Options, parse_crop, parse_threshold
+
+    options = Options(
+        flat=flat, dark=dark, average=average, drift=drift, crop=crop and parse_crop(crop), mask=mask,
+        threshold=parse_threshold(threshold),
+    )  # fmt: skip
+    if bundle and not panel:
+        raise UserError("--bundle: is for the threshold panel; add --panel")
+    shown = None
+    if panel:
+        from hamscope.threshold_panel import Panel
+
+        shown = Panel(bundle)
+    print(*run(list(frames), out, options, replace, shown), sep="\n")
+
+
+@hamscope.command()
 @click.argument("config")
 @click.argument("slices")
 @click.option("--out", required=True, help="The bundle folder to write.")
@@ -194,12 +233,13 @@ def check(paths):
 
 @hamscope.command()
 @click.argument("config")
-@click.option("--out", required=True, help="The folder to write the films to.")
-def film(config, out):
+@click.option("--film", "names", multiple=True, metavar="NAME", help="Write this film alone; may be repeated.")
+@click.option("--out", required=True, help="The folder to write the films to, or the .tif of a single one.")
+def film(config, names, out):
     """Write CONFIG's films: synthetic experiments of known truth, as TIFF with a CSV beside each."""
     from hamscope_hpc.run import make_films
 
-    for path in make_films(load_config(config), out):
+    for path in make_films(load_config(config), out, names):
         print(path)
 
 

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from hamscope import provenance
@@ -102,22 +103,33 @@ def simulate_in_ranks(config_path: str, config: Config, slices: Path, ranks: int
         raise Stopped(f"run: stopped after simulating; {slices} is complete, the same command goes on")
 
 
-def make_films(config: Config, folder: str | Path) -> list[Path]:
-    """The config's films as files in `folder`; a film that is there and of the same section is left as it is."""
-    from hamscope.film import film_is_current, write_film
+def make_films(config: Config, out: str | Path, names: Sequence[str] = ()) -> list[Path]:
+    """The config's films, or those called `names`, as files in the folder `out`, or a single one as `out`, a .tif.
 
-    folder = Path(folder)
+    A film that is there and of the same section is left as it is.
+    """
+    from hamscope.film import film_is_current, film_path, names_file, write_film
+
     if not config.film:
         raise UserError(f"config {config.name!r}: has no [[film]] section; add one")
-    provenance.check_writable(folder)
-    folder.mkdir(exist_ok=True)
+    known = {film.name: film for film in config.film}
+    for name in names:
+        if name not in known:
+            raise UserError(f"config {config.name!r}: has no film {name!r}; its films are {', '.join(known)}")
+    films = [known[name] for name in dict.fromkeys(names or known)]
+    provenance.check_writable(out)
+    if names_file(out):
+        if len(films) > 1:
+            raise UserError(f"{out}: is one file, and there are {len(films)} films; name one with --film, or a folder")
+    else:
+        Path(out).mkdir(exist_ok=True)
     paths = []
-    for film in config.film:
-        path = folder / f"{film.name}.tif"
+    for film in films:
+        path = film_path(film, out)
         if film_is_current(film, path):
             print(f"film: {path} is of this config, nothing to do", file=sys.stderr)
         else:
-            path = write_film(film, folder)
+            path = write_film(film, out)
             print(f"film: {path}, {film.frames} frames of {film.model}", file=sys.stderr)
         paths.append(path)
     return paths

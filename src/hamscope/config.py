@@ -51,6 +51,16 @@ def _threshold(value):
     return value
 
 
+def _drift(value):
+    """One readable line instead of one for both types that a drift could have had."""
+    numbers = value if isinstance(value, list | tuple) else (value,)
+    if any(isinstance(x, bool) or not isinstance(x, int | float) or not math.isfinite(x) for x in numbers) or (
+        len(numbers) != 2 and (len(numbers) != 1 or numbers[0] < 0)
+    ):
+        raise ValueError(f"= {value!r}: write the size of a random step, or [rows, columns] a frame, in pixels")
+    return value
+
+
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -62,6 +72,8 @@ NotNegativeRange = Annotated[tuple[NotNegative, NotNegative], AfterValidator(_or
 ProbabilityRange = Annotated[tuple[Probability, Probability], AfterValidator(_ordered)]
 # How fast the field of a random-field model goes at T > 0 unless the config says so: 0.001 J a sweep.
 _SWEEP_RATE = {"field_step": 0.01, "sweeps_per_step": 10}
+# Below it a film that drifts by parts of a pixel would ring at the walls of its domains.
+_LEAST_BLUR = 0.7
 
 
 class Section(BaseModel):
@@ -254,17 +266,29 @@ class Classify(Section):
     stride: Count = 1
     threshold: Annotated[Literal["otsu", "median"] | float, BeforeValidator(_threshold)] = "otsu"
     up: Literal["bright", "dark"] = "bright"
-    confidence: Literal["default", "mahalanobis", "energy", "nearest", "componentwise", "euclidean"] = "default"
+    confidence: Literal["default", "cloud", "mahalanobis", "energy", "nearest", "componentwise", "euclidean"] = (
+        "default"
+    )
     psf_px: NotNegative | None = None
 
 
 class Film(Section):
     """A synthetic experiment of known truth: grey frames of one model, seen through an instrument.
 
-    `parameter` is R/J (one number) for the random-field models, which are swept through their field; a range of T/J
-    or p for the others, gone through from the first frame to the last.  `kelvin` is the sample temperature written
-    beside the frames.  `blur_px` is the Gaussian sigma of the point-spread function and `noise` the standard
-    deviation of the grey noise, in units of the contrast between the two levels.
+    `parameter` is R/J (one number) for the random-field models, which are swept through their field at T = 0; a range
+    of T/J (at H = 0) or p for the others.  `kelvin` is the sample temperature written beside the frames: its ends are
+    the ends of that range, or of `field` (H/J) for the random-field models, and what lies between is linear.
+
+    A `sweep` "up" heats through `frames` frames.  "loop" heats through the first half of them and cools through the
+    second, saturated in between; "minor loop" turns back from the state of the last heated frame.  `frames_at` the
+    "transition" are at equal steps of H from m = -+0.85 to +-0.85 of each branch, at the "range" from end to end of
+    `field`.  Without `field` the transition is what `kelvin` spans.
+
+    `blur_px` is the width of the point-spread function `psf` (standard deviation of the Gaussian; of the one as wide
+    at half maximum for "airy") and `noise` the standard deviation of the grey noise, in units of the contrast between
+    the two levels.  `drift` moves the sample: one number is the standard deviation of a random step, two are the rows
+    and columns of a constant one, in pixels a frame.  `uneven_light` a makes the illumination run from 1 - a to 1 + a.
+    `electrodes` are bright rectangles on the sample: first row, end row, first column, end column.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
@@ -274,8 +298,15 @@ class Film(Section):
     frames: Count
     seed: int
     kelvin: PositiveRange = (338.0, 346.0)
+    sweep: Literal["up", "loop", "minor loop"] = "up"
+    field: Annotated[tuple[Finite, Finite], AfterValidator(_ordered)] | None = None
+    frames_at: Literal["transition", "range"] = "transition"
     noise: NotNegative = 0.0
+    psf: Literal["gaussian", "airy"] = "gaussian"
     blur_px: NotNegative = 0.0
+    drift: Annotated[NotNegative | tuple[Finite, Finite], BeforeValidator(_drift)] = 0.0
+    uneven_light: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    electrodes: tuple[tuple[int, int, int, int], ...] = ()
 
     @field_validator("parameter", mode="before")
     @classmethod
@@ -292,9 +323,32 @@ class Film(Section):
             raise ValueError(f"= {value}: a film of {model} is swept through its field at one {one}; write one number")
         return value
 
+    @model_validator(mode="after")
+    def _can_be_filmed(self):
+        swept = BY_NAME[self.model].family == "random-field"
+        if self.sweep != "up" and self.frames % 2:
+            raise ValueError(f"frames = {self.frames}: half of a {self.sweep} is heated; write {self.frames + 1}")
+        if swept and self.field is None and (self.sweep, self.frames_at) != ("up", "transition"):
+            raise ValueError(f"field is missing; write the H/J at {self.kelvin[0]:g} K and at {self.kelvin[1]:g} K")
+        if self.field is not None and self.field[0] == self.field[1]:
+            raise ValueError(f"field = {list(self.field)}: has to span a range; write the H/J at both ends of kelvin")
+        if swept and self.sweep == "minor loop" and self.frames_at != "range":
+            raise ValueError("frames_at = 'transition': a minor loop turns back at the end of field; write 'range'")
+        if not swept and (self.field is not None or self.sweep == "minor loop" or self.frames_at != "transition"):
+            raise ValueError(f"{self.model} has no memory; write sweep = 'loop' or 'up', and no field or frames_at")
+        if self.drift not in (0, (0, 0)) and self.blur_px < _LEAST_BLUR:
+            raise ValueError(f"blur_px = {self.blur_px:g}: a sharp film cannot drift; write {_LEAST_BLUR} or more")
+        for top, end, left, right in self.electrodes:
+            if not (0 <= top < end <= self.size and 0 <= left < right <= self.size):
+                raise ValueError(
+                    f"electrodes: {[top, end, left, right]} is no rectangle within {self.size} x {self.size} pixels; "
+                    "write [first row, end row, first column, end column]"
+                )
+        return self
+
     @property
     def parameter_range(self) -> tuple[float, float]:
-        """The parameter of the first and of the last frame."""
+        """The parameter at both ends of `kelvin`."""
         return self.parameter if isinstance(self.parameter, tuple) else (self.parameter, self.parameter)
 
 

@@ -98,13 +98,31 @@ def test_equal_names_are_told_apart_by_their_folders(tmp_path):
     assert sources == ["other.npy", "cold/a/film.npy", "warm/a/film.npy", "b/film.npy"]
 
 
-def test_temperatures_arrive(tmp_path):
-    """By the number of the frame and not by the order of rows; blank means unknown; words and signs for directions."""
+def test_what_the_table_says_arrives(tmp_path):
+    """By the number of the frame and not by the order of rows; blank means unknown; words and signs for directions.
+
+    Seen to fail with the rows taken in their order, and with the fields of time and pixel size exchanged.
+    """
     np.save(tmp_path / "film.npy", FILM)
-    (tmp_path / "film.csv").write_text("frame, temperature, direction\n2, 342.5, -1\n0, 339, heating\n1, ,\n")
+    (tmp_path / "film.csv").write_text(
+        "frame, temperature, direction, time, pixel_size, psf_px, remark\n"
+        "2, 342.5, -1, 61.5, 37, 1.2, late\n0, 339, heating, -3, , ,\n1, , ,,37.5,0,\n"
+    )
     refs = list_frames([str(tmp_path / "*")])
     np.testing.assert_array_equal([ref.temperature for ref in refs], [339, np.nan, 342.5])
     assert [ref.direction for ref in refs] == [1, 0, -1]
+    np.testing.assert_array_equal([ref.time for ref in refs], [-3, np.nan, 61.5])
+    np.testing.assert_array_equal([ref.pixel_size for ref in refs], [np.nan, 37.5, 37])
+    np.testing.assert_array_equal([ref.psf_px for ref in refs], [np.nan, 0, 1.2])
+
+
+def test_a_table_without_temperatures(tmp_path):
+    """Every column but the number of the frame can be left out."""
+    np.save(tmp_path / "film.npy", FILM)
+    (tmp_path / "film.csv").write_text("time,frame\n0,0\n0.5,1\n1,2\n")
+    refs = list_frames([tmp_path / "film.npy"])
+    assert [ref.time for ref in refs] == [0, 0.5, 1]
+    assert np.isnan([[ref.temperature, ref.pixel_size, ref.psf_px] for ref in refs]).all()
 
 
 @pytest.mark.parametrize(
@@ -118,6 +136,11 @@ def test_temperatures_arrive(tmp_path):
         ("frame,temperature,direction\n0,339,up\n1,340,1\n2,341,1\n", "heating or cooling"),
         ("frame\n0\n1\n2\n", "its header is frame; write frame,temperature,direction"),
         ("x,y\n0,1\n", "its header is x,y"),
+        ("temperature\n300\n301\n302\n", "its header is temperature"),
+        ("frame,time\n0,now\n1,1\n2,2\n", "could not convert string to float: 'now'"),
+        ("frame,time\n0,inf\n1,1\n2,2\n", "time = inf: is not in seconds"),
+        ("frame,pixel_size\n0,0\n1,1\n2,2\n", "pixel_size = 0: is not in nanometres"),
+        ("frame,psf_px\n0,-1\n1,1\n2,2\n", "psf_px = -1: is not in pixels"),
         ("frame,temperature\n0\n1,340\n2,341,1,1\n", None),
     ],
 )

@@ -84,7 +84,7 @@ def test_a_uniform_band_has_no_pattern(bundle):
     assert (band.classes == NO_PATTERN).all() and not band.flags.any() and np.isnan(band.logits).all()
 
 
-@pytest.mark.parametrize("score", ["default", "energy", "nearest", "euclidean"])
+@pytest.mark.parametrize("score", ["default", "mahalanobis", "energy", "nearest", "euclidean"])
 def test_what_the_bundle_knows_is_asked_of_every_window(seeing, score):
     """Probabilities exp(x / T) over their sum, parameter and flag of each window, under a condition, one by one.
 
@@ -95,12 +95,12 @@ def test_what_the_bundle_knows_is_asked_of_every_window(seeing, score):
     image[20:] ^= 1  # so that the majority is down in some windows
     image[20:] &= blobs((20, 30), 7, 0.5)
     known = condition(1.5, True)
-    name = "mahalanobis" if score == "default" else score
-    limits = seeing.card["rejection"]["limits"] | {"mahalanobis": 6.1, "energy": -3.15, "nearest": 2.9}
+    name = "cloud" if score == "default" else score
+    limits = seeing.card["rejection"]["limits"] | {"cloud": 3.0, "mahalanobis": 6.1, "energy": -3.15, "nearest": 2.9}
     card = seeing.card | {"rejection": seeing.card["rejection"] | {"limits": limits}}
     band = classify_band(image, dataclasses.replace(seeing, card=card), 3, 0, 9, score, known)
     rejection, temperature = card["rejection"], seeing.card["calibration"]["temperature"]
-    assert rejection["score"] == "mahalanobis" and abs(temperature - 1) > 0.05
+    assert rejection["score"] == "cloud" and abs(temperature - 1) > 0.05
     flips = 0
     for r, c in zip(*np.nonzero(band.classes != NO_PATTERN)):
         window = image[None, 3 * r : 3 * r + WINDOW, 3 * c : 3 * c + WINDOW]

@@ -179,7 +179,7 @@ def test_the_first_mean_is_the_magnetisation(invariant):
     images = torch.as_tensor(np.random.default_rng(2).integers(0, 2, (5, 24, 24), np.uint8))
     means = invariant.means(images)
     x = torch.where(images == 1, 1.0, -1.0)[:, None]
-    assert torch.allclose(means[:, 0], x.mean((1, 2, 3)), atol=1e-6)
+    assert torch.allclose(means[:, 0].float(), x.mean((1, 2, 3)), atol=1e-6)
     first = functional.max_pool2d(functional.relu(invariant.convs[0](x)), 2)
     second = functional.relu(invariant.convs[1](first))
     assert torch.allclose(means[:, 1:7], first.mean((2, 3)), atol=1e-5)

@@ -1,18 +1,18 @@
-"""Microscope frames: found lazily in files, folders and globs, and read one at a time.
+"""Microscope frames: found lazily in files, folders and globs, and read one at a time or a few rows at a time.
 
-    .tif .tiff          every page a frame            .npy      (H, W) or (F, H, W)
-    .png                one frame                     .npz      every 2D array or stack of them is a source
-    .h5 .hdf5           every 2D or 3D dataset of numbers is a source
+    .tif .tiff          TIFF, BigTIFF, OME-TIFF, ImageJ: every page a frame, every series and channel a source
+    .png                one frame
+    .npy                (H, W) or (F, H, W)
+    .npz .h5 .hdf5      every 2D or 3D array of numbers is a source; in HDF5 a dataset `mask` beside it is its mask
+    .dm3 .dm4 .mrc .emd .hspy .nxs     as RosettaSciIO reads them (the extra `microscopes`)
 
-Listing reads headers only, so an absurd declared size is refused before anything is decoded.  A CSV of the same
-stem beside a file, with the header frame,temperature,direction, gives the temperature in kelvin of every frame and
-whether it was heated (+1, heating) or cooled (-1, cooling) towards it.  A column psf_px, where it has one, gives the
-standard deviation of the point-spread function of the microscope in pixels.
+Listing reads headers only, so an absurd declared size is refused before anything is decoded.  A CSV of the same stem
+beside a file gives the temperature, direction, time, pixel size and point-spread function of every frame
+(hamscope.data.sidecar has its columns).
 
 Shape letters: F = frames of a source; H, W = rows and columns of a frame.
 """
 
-import csv
 import glob
 import math
 import re
@@ -22,10 +22,9 @@ from pathlib import Path
 
 import numpy as np
 
-from hamscope.data.formats import FORMATS
+from hamscope.data.formats import FORMATS, MASKS
+from hamscope.data.sidecar import with_sidecar
 from hamscope.errors import FrameError
-
-_DIRECTIONS = {"": 0, "heating": 1, "cooling": -1}
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,9 @@ class FrameRef:
     """Where a frame is: `path`, name of the `array` within it ("" for images), `page`; its `shape` (H, W) in pixels.
 
     `source` names the file (and array) in results; `temperature` is in kelvin, NaN if unknown; `direction` is +1
-    heating, -1 cooling, 0 unknown; `psf_px`, the width of the point-spread function in pixels, NaN if unknown.
+    heating, -1 cooling, 0 unknown; `psf_px`, the width of the point-spread function in pixels, `time` in seconds and
+    `pixel_size` in nanometres are NaN if unknown.  `masked` says that a mask lies beside the frame (`read_mask`), and
+    `dtype` names the type in which its pixels are stored, "" if unknown.
     """
 
     path: str
@@ -44,6 +45,10 @@ class FrameRef:
     temperature: float = math.nan
     direction: int = 0
     psf_px: float = math.nan
+    time: float = math.nan
+    pixel_size: float = math.nan
+    masked: bool = False
+    dtype: str = ""
 
     def __str__(self) -> str:
         return f"{self.path}{f', array {self.array}' if self.array else ''}, page {self.page}"
@@ -75,31 +80,83 @@ def list_frames(paths: list[str | Path], window: int = 1) -> list[FrameRef]:
     return _with_sources(refs)
 
 
-def read_frame(ref: FrameRef) -> np.ndarray:
-    """The grey values of a frame, shape (H, W) float32.
+def read_frame(ref: FrameRef, rows: tuple[int, int] | None = None, native: bool = False) -> np.ndarray:
+    """The grey values of a frame, or of its rows start to stop.
+
+    Of an uncompressed TIFF, .npy and HDF5 only these rows are read; of compressed TIFF and chunked HDF5 the strips,
+    tiles or chunks that hold them; PNG, LZW in TIFF and .npz are decoded up to the last of them.
+
+    Parameters
+    ----------
+    ref : FrameRef
+    rows : (start, stop), optional
+        0 <= start < stop <= H; all rows without it.
+    native : bool
+        Leave whole numbers and truth values in the type they are stored in (in the byte order of this machine), one
+        byte a pixel for most cameras.  The array can then be a read-only map of the file.
+
+    Returns
+    -------
+    ndarray, shape (stop - start, W), float32, or the stored type of whole numbers with `native`
 
     Raises
     ------
     FrameError
         The file is damaged, truncated or has changed, or a pixel is NaN, infinite or too large for float32.
+    ValueError
+        There are no such rows.
     """
+    start, stop = _checked_rows(ref, rows)
     try:
-        raw = np.asarray(FORMATS[Path(ref.path).suffix.lower()][1](ref.path, ref.array, ref.page))
+        raw = np.asarray(FORMATS[Path(ref.path).suffix.lower()][1](ref.path, ref.array, ref.page, slice(start, stop)))
     except Exception as error:  # on damaged files the decoders raise almost anything
         raise FrameError(f"{ref}: damaged or truncated ({_one_line(error)}); save it again or leave it out") from None
-    if raw.shape != ref.shape:
-        raise FrameError(f"{ref}: has the shape {raw.shape} and not {ref.shape}, it was changed; start again")
+    expected = (stop - start, ref.shape[1])
+    if raw.shape != expected:
+        raise FrameError(f"{ref}: has the shape {raw.shape} and not {expected}, it was changed; start again")
+    if raw.dtype.kind in "bui":
+        return raw.astype(raw.dtype.newbyteorder("="), copy=False) if native else raw.astype(np.float32)
     with np.errstate(over="ignore"):
-        grey = raw.astype(np.float32)
-    for values, what in ((raw, "NaN or infinite"), (grey, "larger than float32 holds")):
-        bad = np.argwhere(~np.isfinite(values))
-        if len(bad):
-            row, column = bad[0]
-            raise FrameError(
-                f"{ref}: {len(bad)} of {raw.size} pixels are {what}, the first at row {row}, column {column}; "
-                "fill or crop them, or leave the frame out"
-            )
+        grey = raw.astype(np.float32, copy=not raw.flags.writeable)  # the caller gets no map of the file
+    _check_finite(ref, raw, grey, start)
     return grey
+
+
+def read_mask(ref: FrameRef, rows: tuple[int, int] | None = None) -> np.ndarray:
+    """Which pixels of a frame, or of its rows start to stop, are not part of the sample: (stop - start, W) bool.
+
+    All False where no mask lies beside the frame.  FrameError where the mask cannot be read or does not fit.
+    """
+    start, stop = _checked_rows(ref, rows)
+    find = MASKS.get(Path(ref.path).suffix.lower(), lambda *_: None)
+    try:
+        mask = find(ref.path, ref.array, slice(start, stop))
+    except Exception as error:
+        raise FrameError(f"{ref}: its mask is damaged ({_one_line(error)}); write it again") from None
+    expected = (stop - start, ref.shape[1])
+    if mask is not None and mask.shape != expected:
+        raise FrameError(f"{ref}: its mask has the shape {mask.shape} and not {expected}; write it again")
+    return np.zeros(expected, bool) if mask is None else mask
+
+
+def _checked_rows(ref: FrameRef, rows: tuple[int, int] | None) -> tuple[int, int]:
+    start, stop = rows or (0, ref.shape[0])
+    if not 0 <= start < stop <= ref.shape[0]:
+        raise ValueError(f"rows {start} to {stop} of {ref.shape[0]}: there are none such; take 0 <= start < stop <= H")
+    return start, stop
+
+
+def _check_finite(ref: FrameRef, raw: np.ndarray, grey: np.ndarray, start: int) -> None:
+    """Refuse pixels that are no numbers; extremes tell without an array as large as the frame."""
+    for values, what in ((raw, "NaN or infinite"), (grey, "larger than float32 holds")):
+        if np.isfinite(values.min()) and np.isfinite(values.max()):
+            continue
+        bad = np.argwhere(~np.isfinite(values))
+        row, column = bad[0]
+        raise FrameError(
+            f"{ref}: {len(bad)} of {raw.size} pixels are {what}, the first at row {row + start}, column {column}; "
+            "fill or crop them, or leave the frame out"
+        )
 
 
 def _expand(path: str) -> list[Path]:
@@ -130,7 +187,11 @@ def _list_file(path: Path, window: int) -> list[FrameRef]:
     if suffix not in FORMATS:
         raise FrameError(f"{path}: unknown format {suffix or '(no suffix)'}; write one of {', '.join(FORMATS)}")
     try:
-        refs = [FrameRef(str(path), array, page, shape) for array, page, shape in FORMATS[suffix][0](path)]
+        declared = FORMATS[suffix][0](path)
+        refs = [
+            FrameRef(str(path), frame.array, frame.page, frame.shape, masked=frame.masked, dtype=frame.dtype)
+            for frame in declared
+        ]
     except FrameError:
         raise
     except Exception as error:  # on damaged files the decoders raise almost anything
@@ -143,7 +204,7 @@ def _list_file(path: Path, window: int) -> list[FrameRef]:
                 f"{ref}: {ref.shape[0]} x {ref.shape[1]} pixels are smaller than a window of {window} x {window}; "
                 "give a larger field of view, or a bundle trained on smaller windows"
             )
-    return _with_temperatures(refs, path.with_suffix(".csv"))
+    return with_sidecar(refs, path.with_suffix(".csv"))
 
 
 def _with_sources(refs: list[FrameRef]) -> list[FrameRef]:
@@ -156,52 +217,6 @@ def _with_sources(refs: list[FrameRef]) -> list[FrameRef]:
         double = {name for name, count in Counter(names.values()).items() if count > 1}
         names |= {file: "/".join(Path(file).parts[-depth:]) for file in files if names[file] in double}
     return [replace(ref, source=names[ref.path] + (f":{ref.array}" if ref.array else "")) for ref in refs]
-
-
-def _with_temperatures(refs: list[FrameRef], path: Path) -> list[FrameRef]:
-    """Give the frames of one file what its CSV says; FrameError where it does not name every frame once."""
-    if not path.is_file():
-        return refs
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            table = csv.DictReader(file, skipinitialspace=True)
-            header, rows = table.fieldnames or [], list(table)
-        if not {"frame", "temperature"} <= set(header):
-            raise FrameError(
-                f"{path}: its header is {','.join(header)}; write frame,temperature,direction, or rename it"
-            )
-        known = {
-            int(row["frame"]): {
-                "temperature": _not_negative(row["temperature"], "temperature", "kelvin"),
-                "direction": _direction(row.get("direction")),
-                "psf_px": _not_negative(row.get("psf_px"), "psf_px", "pixels"),
-            }
-            for row in rows
-        }
-    except (OSError, UnicodeDecodeError, ValueError, TypeError, csv.Error) as error:
-        raise FrameError(
-            f"{path}: {_one_line(error)}; write a number of a frame from 0, kelvin, and heating or cooling in each row"
-        ) from None
-    for array in dict.fromkeys(ref.array for ref in refs):
-        count = sum(ref.array == array for ref in refs)
-        if len(rows) != count or sorted(known) != list(range(count)):
-            where = f"array {array} of {path.stem}" if array else path.stem
-            raise FrameError(
-                f"{path}: {len(rows)} rows for the {count} frames of {where}; name each once, 0 to {count - 1}"
-            )
-    return [replace(ref, **known[ref.page]) for ref in refs]
-
-
-def _not_negative(text: str | None, name: str, unit: str) -> float:
-    number = float(text) if (text or "").strip() else math.nan
-    if number < 0 or math.isinf(number):
-        raise ValueError(f"{name} = {text}: is not in {unit}")
-    return number
-
-
-def _direction(text: str | None) -> int:
-    text = (text or "").strip().lower()
-    return _DIRECTIONS[text] if text in _DIRECTIONS else int(np.sign(float(text)))
 
 
 def _one_line(error: Exception) -> str:

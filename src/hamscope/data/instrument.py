@@ -30,7 +30,7 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy import fft
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import fourier_shift, gaussian_filter
 
 from hamscope.config import Instrument
 from hamscope.data.windows import two_levels
@@ -77,14 +77,31 @@ def observe(
         raise ValueError(f"images of shape {images.shape}; give a stack (F, H, W)")
     if not (blur_px >= 0 and noise >= 0):
         raise ValueError(f"blur_px = {blur_px}, noise = {noise}; neither can be negative")
-    dark, bright = levels
     grey = np.empty(images.shape, np.uint8)
     for k, image in enumerate(images):
-        signal = point_spread(image, blur_px, periodic)
-        if noise:
-            signal += noise * _normal(seed, k, image.shape)
-        grey[k] = np.clip(np.rint(dark + (bright - dark) * signal), 0, 255)
+        grey[k] = expose(point_spread(image, blur_px, periodic), noise, seed, k, levels)
     return grey
+
+
+def expose(
+    signal: np.ndarray,
+    noise: float,
+    seed: int,
+    frame: int,
+    levels: tuple[int, int] = LEVELS,
+    light: np.ndarray | None = None,
+) -> np.ndarray:
+    """The grey levels that a camera counts, (H, W) uint8, where the signal (H, W) is 0 in dark and 1 in bright domains.
+
+    `light`, shape (H, W), is the illumination relative to an even one; it multiplies what the sample sends back, dark
+    domains too, and not the noise.  `noise`, `seed` and `levels` as in `observe`; `frame` is k there.
+    """
+    dark, contrast = levels[0], levels[1] - levels[0]
+    if light is not None:
+        signal = light * (signal + dark / contrast) - dark / contrast
+    if noise:
+        signal = signal + noise * _normal(seed, frame, signal.shape)
+    return np.clip(np.rint(dark + contrast * signal), 0, 255).astype(np.uint8)
 
 
 def point_spread(image: np.ndarray, blur_px: float, periodic: bool = False) -> np.ndarray:
@@ -169,10 +186,13 @@ def look(images: np.ndarray, views: Views, seed: int, epoch: int, numbers: np.nd
     return seen
 
 
-def spread(image: np.ndarray, sigma: float, airy: bool, pixel: float = 1.0) -> np.ndarray:
+def spread(
+    image: np.ndarray, sigma: float, airy: bool, pixel: float = 1.0, shift: tuple[float, float] = (0.0, 0.0)
+) -> np.ndarray:
     """A periodic image (L, L) under a point-spread function of `sigma` sites and square pixels of `pixel` sites.
 
-    Returns float32 (L, L); the mean is conserved.
+    What it shows is moved by `shift` sites down and to the right, or parts of one: exact for what the point-spread
+    function lets through.  Returns float32 (L, L); the mean is conserved.
     """
     side = len(image)
     f, g = np.fft.fftfreq(side).astype(np.float32)[:, None], np.fft.rfftfreq(side).astype(np.float32)[None]
@@ -187,7 +207,10 @@ def spread(image: np.ndarray, sigma: float, airy: bool, pixel: float = 1.0) -> n
         )
     if pixel > 1:
         transfer = transfer * (np.sinc(pixel * f) * np.sinc(pixel * g)).astype(np.float32)
-    return fft.irfft2(fft.rfft2(image.astype(np.float32)) * transfer, (side, side))
+    waves = fft.rfft2(image.astype(np.float32)) * transfer
+    if any(shift):
+        waves = fourier_shift(waves, shift, n=side, axis=1)
+    return fft.irfft2(waves, (side, side))
 
 
 def _between(bounds: tuple[float, float], u: np.ndarray) -> np.ndarray:

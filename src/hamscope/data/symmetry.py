@@ -22,6 +22,8 @@ from functools import cache
 import numpy as np
 from numba import njit
 
+from hamscope.data.windows import window_sums
+
 _QUADRANTS = np.array([[1, 0], [2, 3]])  # where I, II, III, IV (as 0, 1, 2, 3) lie, row 0 on top
 
 
@@ -52,7 +54,49 @@ def reduce(images: np.ndarray) -> np.ndarray:
         raise ValueError(f"images with the value {images.max()}: the reduction needs 0 and 1")
     side = images.shape[1]
     flat = images.reshape(len(images), side * side)
-    return _reduce(flat, side, *_dihedral_tables(side)).reshape(images.shape)
+    return _reduce(flat, side, *_dihedral_tables(side, side)).reshape(images.shape)
+
+
+def elements(image: np.ndarray, window: int, stride: int, symmetry: str) -> np.ndarray:
+    """Which of the 16 operations `prepare` applies to each window of a frame, without a window being cut.
+
+    The counts of all windows and of their quadrants come from one table of sums.  Only where these leave more than one
+    operation are pixels compared.
+
+    Parameters
+    ----------
+    image : ndarray, shape (H, W), uint8
+        Spins, 1 = up, 0 = down.
+    window, stride : int
+        Side of the windows, and the step between them, in pixels.
+    symmetry : {"reduced", "majority", "augmented"}
+        As for `prepare`.
+
+    Returns
+    -------
+    ndarray, shape (R, C), uint8
+        flip * 8 + g: the spins are flipped, and `form` turns the square by g in 0..7.  With "majority", g is 0.
+    """
+    image = np.ascontiguousarray(image)
+    rows, columns = ((length - window) // stride + 1 for length in image.shape)
+    if symmetry == "augmented":
+        return np.zeros((rows, columns), np.uint8)
+    sums = np.zeros((image.shape[0] + 1, image.shape[1] + 1), np.int64)
+    np.cumsum(np.cumsum(image, 0, np.int64), 1, out=sums[1:, 1:])
+    turned = symmetry == "reduced"
+    tables = _dihedral_tables(window, image.shape[1])
+    return _elements(image.reshape(-1), image.shape[1], sums, window, stride, rows, columns, turned, *tables)
+
+
+def form(image: np.ndarray, g: int) -> np.ndarray:
+    """The image (..., L, L) under g in 0..7, a view: g // 2 quarter turns, and odd g transposed."""
+    turned = np.rot90(image, g // 2, (-2, -1))
+    return np.swapaxes(turned, -1, -2) if g % 2 else turned
+
+
+def unform(image: np.ndarray, g: int) -> np.ndarray:
+    """What `form` made this of: `unform(form(x, g), g)` is x."""
+    return np.rot90(np.swapaxes(image, -1, -2) if g % 2 else image, -(g // 2), (-2, -1))
 
 
 def majority_up(images: np.ndarray) -> np.ndarray:
@@ -70,6 +114,11 @@ def majority_up(images: np.ndarray) -> np.ndarray:
 def majority_is_down(images: np.ndarray) -> np.ndarray:
     """Which of the images (N, L, L) have fewer than half of their spins up, bool (N,)."""
     return 2 * images.sum((1, 2), dtype=np.int64) < images.shape[1] * images.shape[2]
+
+
+def majority_down(image: np.ndarray, window: int, stride: int) -> np.ndarray:
+    """`majority_is_down` of every window of a frame (H, W), bool (R, C)."""
+    return 2 * window_sums(image, window, stride) < window * window
 
 
 def augment(images: np.ndarray, elements: np.ndarray) -> np.ndarray:
@@ -92,19 +141,17 @@ def prepare(images: np.ndarray, symmetry: str) -> np.ndarray:
 
 def _dihedral_images(image: np.ndarray):
     """The 8 images of a square under D4.  Any reflection generates them; the rules pick among all 8."""
-    for quarter_turns in range(4):
-        turned = np.rot90(image, quarter_turns)
-        yield turned
-        yield turned.T
+    return (form(image, g) for g in range(8))
 
 
 @cache
-def _dihedral_tables(side: int) -> tuple[np.ndarray, np.ndarray]:
+def _dihedral_tables(side: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     """What each element of D4 does: to pixels, as flat index = start + row * step + column * step; to quadrants.
 
-    Both int64: (8, 3) start and steps, and (8, 4) the quadrant that comes to lie in I, II, III, IV.
+    Both int64: (8, 3) start and steps in a frame of `width` pixels a row, and (8, 4) the quadrant that comes to lie in
+    I, II, III, IV.
     """
-    flat = np.arange(side * side).reshape(side, side)
+    flat = np.arange(side)[:, None] * width + np.arange(side)
     pixels = [(g[0, 0], g[1, 0] - g[0, 0], g[0, 1] - g[0, 0]) for g in _dihedral_images(flat)]
     quadrants = [(g[0, 1], g[0, 0], g[1, 0], g[1, 1]) for g in _dihedral_images(_QUADRANTS)]
     return np.array(pixels, np.int64), np.array(quadrants, np.int64)
@@ -118,18 +165,53 @@ def _reduce(images, side, pixels, quadrants):
     for n in range(len(images)):
         image = images[n]
         total = _count(image, side, ups)
-        best, best_flip = -1, 0
-        for flip in range(2):
-            majority = side * side - total if flip else total
-            if 2 * majority < side * side:
-                continue
-            for g in range(8):
-                if _quadrants_fit(ups, quadrants[g], flip) and (
-                    best < 0 or _larger(image, side, pixels[g], flip, pixels[best], best_flip)
-                ):
-                    best, best_flip = g, flip
-        _write(image, side, pixels[best], best_flip, reduced[n])
+        g, flip = _choose(image, side, total, ups, pixels, quadrants)
+        _write(image, side, pixels[g], flip, reduced[n])
     return reduced
+
+
+@njit(cache=True, nogil=True)
+def _elements(flat, width, sums, side, stride, rows, columns, turned, pixels, quadrants):
+    """`elements` of a flat frame; `sums` is its table of sums."""
+    found = np.empty((rows, columns), np.uint8)
+    ups = np.empty(4, np.int64)
+    half = side // 2
+    for row in range(rows):
+        for column in range(columns):
+            y, x = row * stride, column * stride
+            total = _box(sums, y, x, side, side)
+            if not turned and 2 * total != side * side:
+                found[row, column] = 8 * (2 * total < side * side)
+                continue
+            ups[0] = _box(sums, y, x + side - half, half, half)
+            ups[1] = _box(sums, y, x, half, half)
+            ups[2] = _box(sums, y + side - half, x, half, half)
+            ups[3] = _box(sums, y + side - half, x + side - half, half, half)
+            g, flip = _choose(flat[y * width + x :], side, total, ups, pixels, quadrants)
+            found[row, column] = 8 * flip + (g if turned else 0)
+    return found
+
+
+@njit(cache=True)
+def _box(sums, y, x, height, width):
+    """What is up in a rectangle."""
+    return sums[y + height, x + width] - sums[y, x + width] - sums[y + height, x] + sums[y, x]
+
+
+@njit(cache=True)
+def _choose(image, side, total, ups, pixels, quadrants):
+    """The operation that reduces an image, as (g, flip); `total` of its pixels are up, and `ups` of each quadrant."""
+    best, best_flip = -1, 0
+    for flip in range(2):
+        majority = side * side - total if flip else total
+        if 2 * majority < side * side:
+            continue
+        for g in range(8):
+            if _quadrants_fit(ups, quadrants[g], flip) and (
+                best < 0 or _larger(image, side, pixels[g], flip, pixels[best], best_flip)
+            ):
+                best, best_flip = g, flip
+    return best, best_flip
 
 
 @njit(cache=True)

@@ -71,14 +71,19 @@ def windows_of(image: np.ndarray, window: int, stride: int, start: int, stop: in
     return sliding_window_view(pixels, (window, window))[::stride, ::stride]
 
 
-def patterned(image: np.ndarray, window: int, stride: int, start: int, stop: int) -> np.ndarray:
-    """Which windows in rows `start` to `stop` - 1 of the grid hold both levels: bool (rows, C)."""
-    pixels = image[start * stride : (stop - 1) * stride + window]
-    table = np.zeros((pixels.shape[0] + 1, pixels.shape[1] + 1), np.int64)
-    pixels.cumsum(0, dtype=np.int64).cumsum(1, out=table[1:, 1:])
-    ups = table[window:, window:] - table[:-window, window:] - table[window:, :-window] + table[:-window, :-window]
-    ups = ups[::stride, ::stride]
-    return (ups > 0) & (ups < window * window)
+def window_sums(image: np.ndarray, window: int, stride: int) -> np.ndarray:
+    """The sum of a uint8 or bool image (H, W) over every window, int64 (R, C), from one table of sums."""
+    table = np.zeros((image.shape[0] + 1, image.shape[1] + 1), np.int64)
+    image.cumsum(0, dtype=np.int64).cumsum(1, out=table[1:, 1:])
+    sums = table[window:, window:] - table[:-window, window:] - table[window:, :-window] + table[:-window, :-window]
+    return sums[::stride, ::stride]
+
+
+def patterned(image: np.ndarray, window: int, stride: int, mask: np.ndarray | None = None) -> np.ndarray:
+    """Which windows hold both levels, and no pixel of the `mask` (H, W): bool (R, C)."""
+    ups = window_sums(image, window, stride)
+    both = (ups > 0) & (ups < window * window)
+    return both if mask is None or not mask.any() else both & (window_sums(mask, window, stride) == 0)
 
 
 def preview(image: np.ndarray, side: int) -> np.ndarray:

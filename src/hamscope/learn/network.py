@@ -156,12 +156,16 @@ class InvariantNet(nn.Module):
         self.register_buffer("scale", torch.ones(1 + sum(filters)))
 
     def means(self, images: torch.Tensor) -> torch.Tensor:
-        """Means over the window of the spins and of all features, (B, 1 + sum(filters)) float32."""
+        """Means over the window of the spins and of all features, (B, 1 + sum(filters)); float64 but in training.
+
+        They differ little between images: a rounding of float32 would be magnified by `scale`.
+        """
+        exact = torch.float32 if self.training else torch.float64
         x = _spins(images, self.full1.weight.dtype)
-        means = [x.float().mean((2, 3))]
+        means = [x.mean((2, 3), dtype=exact)]
         for level in range(len(self.convs)):
             x = self._level(level, x)
-            means.append(x.float().mean((2, 3)))
+            means.append(x.mean((2, 3), dtype=exact))
         return torch.cat(means, 1)
 
     def _level(self, level: int, x: torch.Tensor) -> torch.Tensor:
@@ -192,7 +196,11 @@ class InvariantNet(nn.Module):
 
     def features(self, images: torch.Tensor, condition: torch.Tensor | None = None) -> torch.Tensor:
         """The hidden layer (B, H) of `images` (B, L, L) uint8 0/1 under `condition` (B, 3); None: nothing is known."""
-        means = (self.means(images) - self.shift) * self.scale
+        return self.head(self.means(images), condition)
+
+    def head(self, means: torch.Tensor, condition: torch.Tensor | None = None) -> torch.Tensor:
+        """The hidden layer (B, H) of windows with these `means` (B, 1 + sum(filters))."""
+        means = ((means - self.shift) * self.scale).to(self.full0.weight.dtype)
         if condition is None:
             condition = means.new_zeros(len(means), CONDITIONS)
         x = torch.relu(self.full0(torch.cat([means, condition], 1)))
@@ -220,9 +228,10 @@ class SquareConv(nn.Module):
         self.weight = nn.Parameter(torch.empty(outputs, inputs, len(pairs)).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(outputs).uniform_(-bound, bound))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, step: int = 1) -> torch.Tensor:
+        """Neighbours under the kernel are `step` pixels apart."""
         kernels = self.weight[:, :, self.orbit].unflatten(2, (_KERNEL, _KERNEL))
-        return nn.functional.conv2d(x, kernels, self.bias)
+        return nn.functional.conv2d(x, kernels, self.bias, dilation=step)
 
 
 NETWORKS = {network.kind: network for network in (PaperNet, InvariantNet)}
@@ -285,6 +294,12 @@ def outputs(network: nn.Module, images: np.ndarray, condition: np.ndarray | None
         width = network.full2.in_features
         return Outputs(np.empty((0, network.arguments["classes"]), np.float32), np.empty((0, width), np.float32))
     return Outputs(*(torch.cat(parts).float().cpu().numpy() for parts in (logits, hidden)))
+
+
+@torch.inference_mode()
+def last_layer(network: nn.Module, hidden: np.ndarray) -> np.ndarray:
+    """The logits (W, 7) of a hidden layer (W, H), float32."""
+    return network.full2(torch.as_tensor(hidden, device=network.full2.weight.device)).float().cpu().numpy()
 
 
 def predict(network: nn.Module, images: np.ndarray, condition: np.ndarray | None = None, batch: int = 256):

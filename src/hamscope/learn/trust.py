@@ -16,7 +16,8 @@ from hamscope.learn.confidence import NORMS, Clouds
 from hamscope.models import CLASS_NAMES
 
 TRUE = 0.95  # share of the calibration images that the threshold of a score accepts
-SCORES = ("mahalanobis", "energy", "nearest", "componentwise", "euclidean")
+# The first is that of new bundles: of all, it lets the fewest foreign windows pass (docs/classifier.md).
+SCORES = ("cloud", "mahalanobis", "energy", "nearest", "componentwise", "euclidean")
 
 
 class Images(NamedTuple):
@@ -86,7 +87,7 @@ def score(name: str, logits: np.ndarray, hidden: np.ndarray, gauss: scores.Gauss
         return scores.energy(logits)
     if name == "nearest":
         return scores.nearest(np.concatenate(clouds.points), logits)
-    return scores.cloud(clouds, logits, name)
+    return scores.cloud(clouds, logits, "euclidean" if name == "cloud" else name)
 
 
 def calibrated(logits: np.ndarray, labels: np.ndarray, temperature: float) -> dict:
