@@ -21,7 +21,7 @@ from ray.util.metrics import Counter
 
 from hamscope.config import Classify
 from hamscope.data import instrument
-from hamscope.data.frames import FrameRef, read_frame
+from hamscope.data.frames import FrameRef, read_frame, read_mask
 from hamscope.data.parts import band_part, write_part
 from hamscope.data.windows import bands, binarize, has_two_levels, window_grid
 from hamscope.errors import FrameError, UserError
@@ -44,7 +44,8 @@ def frame_jobs(key: str, ref: FrameRef, window: int, stride: int) -> list[dict]:
     height, width = ref.shape
     return [
         {"key": key, "path": ref.path, "array": ref.array, "page": ref.page, "height": height, "width": width,
-         "start": start, "stop": stop, "windows": (stop - start) * columns, "psf_px": ref.psf_px}
+         "start": start, "stop": stop, "windows": (stop - start) * columns, "psf_px": ref.psf_px,
+         "masked": ref.masked}
         for start, stop in bands(ref.shape, window, stride, band_windows(ref.shape, window, stride))
     ]  # fmt: skip
 
@@ -112,7 +113,7 @@ class BandClassifier:
         self.bundle = read_bundle(bundle, device)
         if self.bundle.sha256 != sha256:
             raise UserError(f"{bundle}: was changed meanwhile; start again")
-        self.key, self.grey, self.image, self.adaptive = "", None, None, False
+        self.key, self.grey, self.mask, self.image, self.adaptive = "", None, None, None, False
         self.seconds = Counter(STAGE_SECONDS, "Seconds of all actors, by what they did", tag_keys=("run", "stage"))
         self.seconds.set_default_tags({"run": run})
 
@@ -153,10 +154,12 @@ class BandClassifier:
         start, stop, stride = job["start"], job["stop"], self.options.stride
         known = instrument.condition(job["psf_px"], self.adaptive)
         with stage("network"):
-            band = classify_band(self.image, self.bundle, stride, start, stop, self.options.confidence, known)
+            band = classify_band(
+                self.image, self.bundle, stride, start, stop, self.options.confidence, known, self.mask
+            )
         grid = window_grid(self.image.shape, self.bundle.window, stride)
         with stage("write"):
-            part = band_part(band, self.image, self.grey, self.adaptive, grid, start)
+            part = band_part(band, self.image, self.grey, self.adaptive, grid, start, self.mask)
             write_part(band_path(self.folder, job), part)
 
     def _load(self, job: dict) -> None:
@@ -166,9 +169,12 @@ class BandClassifier:
         self.key = ""
         with stage("read"):
             self.grey = read_frame(_ref(job))
+            self.mask = read_mask(_ref(job)) if job["masked"] else None
         with stage("threshold"):
-            self.image = binarize(self.grey, self.options.threshold, self.options.up)
-            self.adaptive = is_adaptive(self.grey, self.options.threshold)
+            sample = slice(None) if self.mask is None else ~self.mask  # electrodes have no say in the threshold
+            self.image = np.zeros(self.grey.shape, np.uint8)
+            self.image[sample] = binarize(self.grey[sample], self.options.threshold, self.options.up)
+            self.adaptive = is_adaptive(self.grey[sample], self.options.threshold)
         self.key = job["key"]
 
 
@@ -194,7 +200,7 @@ def _words(error: Exception, ref: FrameRef) -> str:
 
 
 def _ref(job: dict) -> FrameRef:
-    return FrameRef(job["path"], job["array"], job["page"], (job["height"], job["width"]))
+    return FrameRef(job["path"], job["array"], job["page"], (job["height"], job["width"]), masked=job["masked"])
 
 
 def _lines(tries: Path) -> list[str]:

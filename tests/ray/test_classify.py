@@ -14,6 +14,7 @@ from PIL import Image
 from hamscope.config import Classify
 from hamscope.data.frames import FrameRef, list_frames
 from hamscope.data.instrument import condition
+from hamscope.data.parts import read_part
 from hamscope.data.results import BY_CLASS, NO_PATTERN, read_results, sample_windows
 from hamscope.data.symmetry import reduce
 from hamscope.errors import FrameError, UserError
@@ -316,6 +317,30 @@ def test_tries_of_dead_processes_count(tmp_path, bundle):
     reason = actor(job)["reason"]
     assert reason.startswith("its process was killed each of 3 times") and "\n" not in reason
     assert not classify_actor.band_path(tmp_path, job).exists()
+
+
+def test_electrodes_are_no_part_of_the_sample(tmp_path, bundle):
+    """Bright electrodes along one side: no window that touches them has a pattern, and they move no threshold.
+
+    The others are those of the frame without electrodes, and so is the share of up pixels. 
+    """
+    page, mask = FILM[0].astype(float), np.zeros(FILM[0].shape, bool)
+    mask[:, :9] = True
+    page[mask] = 9000
+    with h5py.File(tmp_path / "film.h5", "w") as file:
+        file["scan"], file["mask"] = page, mask
+    ref = list_frames([tmp_path / "film.h5"])[0]
+    job = classify_actor.frame_jobs("key", ref, WINDOW, 3)[0]
+    options = OPTIONS.model_copy(update={"stride": 3})
+    sha256 = read_bundle(bundle).sha256
+    actor = classify_actor.BandClassifier(str(bundle), sha256, options, str(tmp_path), "cpu", "x")
+    assert actor(job)["reason"] == ""
+    part = read_part(classify_actor.band_path(tmp_path, job))
+    rows = part.classes.shape[0]
+    band = classify_band((FILM[0] > 90).astype(np.uint8), actor.bundle, 3, 0, rows, options.confidence, None)
+    assert (part.classes[:, :3] == NO_PATTERN).all() and (part.classes[:, 3:] != NO_PATTERN).any()
+    np.testing.assert_array_equal(part.classes[:, 3:], band.classes[:rows, 3:])
+    assert part.up_fraction == pytest.approx((FILM[0] > 90)[:, 9:].mean()) and list(part.grey_range) == [40, 140]
 
 
 def test_bands_of_a_frame(monkeypatch):

@@ -52,14 +52,18 @@ class Part:
         return int((self.classes != NO_PATTERN).sum())
 
 
-def band_part(band, image: np.ndarray, grey: np.ndarray, adaptive: bool, grid: tuple[int, int], start: int) -> Part:
+def band_part(
+    band, image: np.ndarray, grey: np.ndarray, adaptive: bool, grid: tuple[int, int], start: int, mask=None
+) -> Part:
     """The part of one band, whose first row is row `start` of the `grid` (rows, columns) of the frame's windows.
 
-    `band` is what `hamscope.learn.dense` says of its windows, `image` and `grey` the frame.
+    `band` is what `hamscope.learn.dense` says of its windows, `image` and `grey` the frame;
+    pixels where the `mask` (H, W) is True are no part of the sample.
     """
     classes, logits = band.classes, band.logits
     chosen = classes != NO_PATTERN
     sampled = sample_windows(grid) - start * grid[1]
+    sample = slice(None) if mask is None else ~mask
 
     def by_class(values):
         return np.bincount(classes[chosen], values[chosen], minlength=logits.shape[-1])
@@ -70,8 +74,8 @@ def band_part(band, image: np.ndarray, grey: np.ndarray, adaptive: bool, grid: t
         probability_sum=band.probabilities[chosen].sum(0), parameter_sum=by_class(band.parameter),
         half68_sum=by_class(band.half68), half90_sum=by_class(band.half90),
         sample=logits.reshape(-1, logits.shape[-1])[sampled[(sampled >= 0) & (sampled < classes.size)]],
-        preview=preview(image, PREVIEW), up_fraction=float(image.mean()), adaptive=adaptive,
-        grey_range=np.array([grey.min(), grey.max()]),
+        preview=preview(image, PREVIEW), up_fraction=float(image[sample].mean()), adaptive=adaptive,
+        grey_range=np.array([grey[sample].min(), grey[sample].max()]),
     )  # fmt: skip
 
 
