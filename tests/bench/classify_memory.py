@@ -70,7 +70,9 @@ def watch(process: subprocess.Popen, parts: Path) -> list[tuple[float, int, dict
         held = defaultdict(float)
         for pid in family(process.pid):
             try:
-                held[kind(pid, process.pid)] += int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * page / MIB
+                resident = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * page / MIB
+                if resident:  # else it is about to end
+                    held[kind(pid, process.pid)] += resident
             except OSError:
                 continue
         done = sum(path.name.count(".") == 1 for path in parts.glob("*.npz"))
