@@ -148,9 +148,12 @@ def spans(labels: np.ndarray) -> bool:
     return bool(np.intersect1d(labels[0][labels[0] > 0], labels[-1]).size)
 
 
-def size_counts(sizes: np.ndarray, n_bins: int) -> np.ndarray:
-    """How many of the `sizes` (>= 1) lie in 2^b ... 2^(b + 1) - 1, b = 0 ... n_bins - 1; larger ones are an error."""
-    return np.bincount(np.frexp(np.asarray(sizes, float))[1] - 1, minlength=n_bins)
+def size_counts(sizes: np.ndarray, n_bins: int, weights: np.ndarray | None = None) -> np.ndarray:
+    """How many of the `sizes` (>= 1) lie in 2^b ... 2^(b + 1) - 1, b = 0 ... n_bins - 1; larger ones are an error.
+
+    With `weights`, one a size, their sums instead.
+    """
+    return np.bincount(np.frexp(np.asarray(sizes, float))[1] - 1, weights, minlength=n_bins)
 
 
 def size_density(counts: np.ndarray, sites: int) -> np.ndarray:
