@@ -1,7 +1,8 @@
 """The `hamscope` command.
 
-Exit 0 only when the output is whole; 1 failure; 2 the user's mistake, one clear line; 75 stopped in a resumable
-state, the same command goes on.  Engines are imported by the command that needs them, so help is instant.
+Exit 0 only when the output is whole; 1 failure; 2 the user's mistake, one clear line; 3 whole but for quarantined
+frames; 75 stopped in a resumable state, the same command goes on.  Engines are imported by the command that needs
+them, so help is instant.
 """
 
 import math
@@ -15,7 +16,7 @@ import click
 
 from hamscope import __version__
 from hamscope.config import Classify, load_config
-from hamscope.errors import Failed, Stopped, UserError
+from hamscope.errors import Failed, Quarantined, Stopped, UserError
 
 EXIT_FAILURE, EXIT_USER = 1, 2
 CONFIDENCE = get_args(Classify.model_fields["confidence"].annotation)
@@ -105,15 +106,23 @@ def train(config, slices, out, workers, gpu, changes, replace):
 )
 @click.option("--sweep-psf", is_flag=True, help="Also show the verdict against the assumed width, 0 to 3 pixels.")
 @click.option("--actors", type=click.IntRange(1), help="Processes that classify; by default one a core or a GPU.")
-@replace_option
-def classify(frames, bundle, out, stride, threshold, up, confidence, psf_px, sweep_psf, actors, replace):
+@click.option("--actors-per-gpu", default=1, show_default=True, type=click.IntRange(1), help="Actors that share a GPU.")
+@click.option(
+    "--replace",
+    is_flag=True,
+    help="Replace an output that was made from other inputs; try its quarantined frames again.",
+)
+def classify(
+    frames, bundle, out, stride, threshold, up, confidence, psf_px, sweep_psf, actors, actors_per_gpu, replace
+):
     """Classify every window of FRAMES: files, folders or globs of TIFF, PNG, .npy, .npz or HDF5.
 
-    The last lines are the verdicts.  --sweep-psf writes OUT.sweep.png and OUT.sweep.csv beside the results (without
-    their .h5), and puts the picture into the report.
+    The last lines are the verdicts.  A frame that is damaged, or kills the process that works on it, is tried three
+    times and then quarantined: the others go on, the exit status is 3, and OUT says which and why.  --sweep-psf writes
+    OUT.sweep.png and OUT.sweep.csv beside the results (without their .h5), and puts the picture into the report.
     """
     from hamscope_hpc.classify import classify
-    from hamscope_hpc.run import closing_lines
+    from hamscope_hpc.run import closing_lines, refuse_quarantined
 
     if threshold not in ("otsu", "median"):
         try:
@@ -129,10 +138,11 @@ def classify(frames, bundle, out, stride, threshold, up, confidence, psf_px, swe
         from hamscope_hpc.sweep import sweep_psf as sweep
 
         check_takes_condition(read_bundle(bundle or default_bundle()))  # before anything is classified
-    path = classify(list(frames), bundle, out, options, actors=actors, replace=replace)
+    path = classify(list(frames), bundle, out, options, actors, replace, actors_per_gpu)
     for made in sweep(list(frames), bundle, path, options) if sweep_psf else ():
         print(f"sweep: {made}")
     print(*closing_lines(path, {}), sep="\n")
+    refuse_quarantined(path)
 
 
 @hamscope.command()
@@ -234,7 +244,7 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(EXIT_USER)
-    except (UserError, Stopped, Failed) as error:
+    except (UserError, Quarantined, Stopped, Failed) as error:
         say(error)
         sys.exit(error.exit_status)
     except (click.Abort, KeyboardInterrupt):

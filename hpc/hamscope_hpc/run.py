@@ -13,9 +13,10 @@ from pathlib import Path
 
 from hamscope import provenance
 from hamscope.config import Config, Film, load_config
-from hamscope.errors import Failed, Stopped, UserError
+from hamscope.errors import Failed, Quarantined, Stopped, UserError
 
 _MARK = "run.json"
+_NAMED = 20  # quarantined frames that get a closing line
 
 
 def run(config_path: str, out: str, frames: list[str], ranks: int | None = None, workers: int = 1) -> None:
@@ -28,6 +29,8 @@ def run(config_path: str, out: str, frames: list[str], ranks: int | None = None,
     ------
     UserError
         `out` belongs to another config or is not a run folder, or the config has no [train] section or no frames.
+    Quarantined
+        Everything is there, and some of the frames are quarantined.  The same call tries them again.
     """
     from hamscope.report import write_report
     from hamscope_hpc.classify import classify
@@ -50,6 +53,7 @@ def run(config_path: str, out: str, frames: list[str], ranks: int | None = None,
     for line in closing_lines(results, {film.name: film for film in config.film}):
         print(line)
     print(f"report: {page}")
+    refuse_quarantined(results)
 
 
 def claim_folder(folder: Path, config: Config) -> Path:
@@ -122,13 +126,13 @@ def make_films(config: Config, folder: str | Path) -> list[Path]:
 def closing_lines(results: Path, films: dict[str, Film]) -> list[str]:
     """One line a source: verdict, share of windows, and the truth where the source is a film of the config.
 
-    A line more for each warning about its microscope.
+    A line more for each warning about its microscope, and for each of the first quarantined frames.
     """
     from hamscope.data.results import read_results
     from hamscope.verdict import percent, source_verdicts
 
-    lines = []
-    for verdict in source_verdicts(read_results(results)):
+    lines, read = [], read_results(results, pictures=False)
+    for verdict in source_verdicts(read):
         film = films.get(Path(verdict.source).stem)
         truth = f"; truth: {film.model}" if film else ""
         shares = ""
@@ -139,4 +143,21 @@ def closing_lines(results: Path, films: dict[str, Film]) -> list[str]:
             )
         lines.append(f"{verdict.source}: {verdict.headline}{shares}{truth}")
         lines += [f"{verdict.source}: warning: {warning}" for warning in verdict.warnings]
+    given_up = read.quarantined
+    lines += [f"{one.source}, frame {one.index}: quarantined: {one.reason}" for one in given_up[:_NAMED]]
+    if len(given_up) > _NAMED:
+        lines.append(f"{len(given_up) - _NAMED} more frames are quarantined, see {results}")
     return lines
+
+
+def refuse_quarantined(results: Path) -> None:
+    """Raise Quarantined where some of the frames are, after everything else was said."""
+    from hamscope.data.results import read_results
+
+    read = read_results(results, pictures=False)
+    count = len(read.quarantined)
+    if count:
+        raise Quarantined(
+            f"{count} of {count + len(read.source)} frames quarantined, named above and in {results}; the others are "
+            "whole. Mend or leave out what is damaged, or try again with --replace"
+        )

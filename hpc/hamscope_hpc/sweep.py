@@ -17,7 +17,7 @@ from hamscope.learn.bundle import default_bundle, read_bundle
 from hamscope.learn.sweep import MOST_WINDOWS, check_takes_condition, sweep
 from hamscope.sweep_figure import sweep_picture, write_sweep_table
 from hamscope.verdict import source_verdicts
-from hamscope_hpc.classify import is_adaptive
+from hamscope_hpc.classify_actor import is_adaptive
 
 MOST_SOURCES = 24  # as many as have pictures in the report
 _FRAMES = 20  # of one source
@@ -33,7 +33,7 @@ def sweep_psf(frames: list[str], bundle: str | Path | None, out: str | Path, opt
     """
     out, loaded = Path(out), read_bundle(bundle or default_bundle())
     check_takes_condition(loaded)
-    results = read_results(out)
+    results = read_results(out, pictures=False)
     refs = {(ref.source, ref.page): ref for ref in list_frames(frames, loaded.window)}
     verdicts = [verdict for verdict in source_verdicts(results) if verdict.model]
     if len(verdicts) > MOST_SOURCES:

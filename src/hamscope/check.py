@@ -312,10 +312,13 @@ def check_results(path: str | Path) -> tuple[list[str], str]:
         for kind, names in maps.items():
             _look_at_maps(file, kind, names, found)
         classes, flags = (map(file.__getitem__, names) for names in maps.values())
-        content = results.content_hash(file, source, index, classes, flags)
+        given_up = _quarantined(file, found)
+        content = results.content_hash(file, source, index, classes, flags, given_up)
         if content != attributes["content_sha256"]:
             found.append(f"content_sha256 is {attributes['content_sha256'][:80]}, its content has {content}")
-    return [f"{path}: {line}" for line in found], f"results, {n} frames, content_sha256 {content}"
+    return [
+        f"{path}: {line}" for line in found
+    ], f"results, {n} frames, {len(given_up)} quarantined, content_sha256 {content}"
 
 
 def _sources(frames: h5py.Dataset, found: list[str]) -> tuple[list[str], np.ndarray]:
@@ -330,6 +333,16 @@ def _sources(frames: h5py.Dataset, found: list[str]) -> tuple[list[str], np.ndar
     if (index < 0).any():
         found.append("frame: a page is negative")
     return source, index
+
+
+def _quarantined(file: h5py.File, found: list[str]) -> list[results.Quarantined]:
+    """The frames that were given up, none of them with a row or twice."""
+    given_up = results.read_quarantined(file)
+    if any(max(len(one.source), len(one.reason)) > MAX_SOURCE for one in given_up):
+        raise ContractError(f"{file.filename}: quarantined: a text of more than {MAX_SOURCE} characters")
+    if len({(one.source, one.index) for one in given_up}) < len(given_up):
+        found.append("quarantined: a frame stands there twice")
+    return given_up
 
 
 def _look_at_maps(file: h5py.File, kind: str, names: list[str], found: list[str]) -> None:

@@ -1,4 +1,5 @@
-"""What ends a command before its output is whole: the user's mistakes, a stop that can be resumed, a full disk.
+"""What ends a command before its output is whole: the user's mistakes, a stop that can be resumed, a full disk; and
+what says that an output is whole but for some frames.
 
 Every message is one line with the value, the reason and the way out; the command prints it and exits with the
 `exit_status` of its kind.
@@ -21,6 +22,12 @@ class ContractError(UserError):
 
 class FrameError(UserError):
     """A microscope frame that cannot be classified."""
+
+
+class Quarantined(Exception):
+    """The output is whole but for some frames, which could not be classified; it names them and why."""
+
+    exit_status = 3
 
 
 class Stopped(Exception):

@@ -1,12 +1,6 @@
 """`classify` on a real Ray, against the same windows classified one by one without it."""
 
 import csv
-import os
-import signal
-import subprocess
-import sys
-import threading
-import time
 from pathlib import Path
 
 import h5py
@@ -27,7 +21,7 @@ from hamscope.learn import parameters
 from hamscope.learn.bundle import read_bundle
 from hamscope.learn.dense import classify_band
 from hamscope.learn.network import outputs, predict
-from hamscope_hpc import classify as program
+from hamscope_hpc import classify_actor
 from hamscope_hpc.classify import classify
 from hamscope_hpc.sweep import sweep_psf
 
@@ -47,7 +41,7 @@ def bundle(tmp_path_factory) -> Path:
 @pytest.fixture(autouse=True)
 def small_bands(monkeypatch):
     """Cut every frame into several bands, so that actors share it."""
-    monkeypatch.setattr(program, "BAND_WINDOWS", 40)
+    monkeypatch.setattr(classify_actor, "BAND_WINDOWS", 40)
 
 
 def one_by_one(image: np.ndarray, bundle, options: Classify) -> dict:
@@ -240,33 +234,36 @@ def test_formats_and_polarity_do_not_matter(tmp_path, bundle):
     assert results.up_fraction[5] == pytest.approx(1 - results.up_fraction[0])
 
 
-def test_bad_frames_are_all_named_and_the_others_kept(tmp_path, bundle, capfd):
-    """Two of four frames hold NaN: one line each, nothing written; without them the next run has the others already.
-
-    The kept parts belong to one bundle: with another the next run starts again, and its results are its own.  Seen to
-    fail with the bundle left out of the name of a part.
-    """
-    film = np.concatenate([FILM, FILM[:1]]).astype(float)
-    film[1, 3, 4] = film[3, 5, 6] = np.nan
-    np.save(tmp_path / "film.npy", film)
+def test_a_part_belongs_to_one_bundle(tmp_path, bundle, capfd):
+    """What was kept for one bundle is not taken for another.  Seen to fail with the bundle left out of its name."""
     np.save(tmp_path / "good.npy", FILM[:2])
-    out, frames = tmp_path / "results.h5", [str(tmp_path / "good.npy"), str(tmp_path / "film.npy")]
-    with pytest.raises(FrameError) as refusal:
-        classify(frames, bundle, out, OPTIONS, actors=1)
-    lines = str(refusal.value).splitlines()
-    assert len(lines) == 3 and "2 of 6 frames" in lines[2]
-    assert any(
-        "film.npy, page 1: 1 of 1786 pixels are NaN or infinite, the first at row 3, column 4" in line for line in lines
-    )
-    assert any("film.npy, page 3:" in line for line in lines)
-    assert not out.exists()
+    np.save(tmp_path / "bad.npy", np.full(FILM[0].shape, np.nan))
+    out, good = tmp_path / "results.h5", str(tmp_path / "good.npy")
+    classify([good, str(tmp_path / "bad.npy")], bundle, out, OPTIONS, actors=1)
+    assert (tmp_path / "results.h5.parts").is_dir()
     capfd.readouterr()
     other = small_bundle(tmp_path / "other", seed=2)
-    found = read_results(classify(frames[:1], other, out, OPTIONS, actors=1))
+    found = read_results(classify([good], other, out, OPTIONS, actors=1, replace=True))
     assert "2 frames, 0 of them done already" in capfd.readouterr().err
     for row, page in enumerate(FILM[:2]):
         expected = one_by_one((page > 90).astype(np.uint8), read_bundle(other), OPTIONS)
         np.testing.assert_array_equal(found.class_maps[row], expected["classes"])
+    assert not (tmp_path / "results.h5.parts").exists()
+
+
+def test_frames_that_are_bad_throughout(tmp_path, bundle):
+    """Where every frame holds NaN there are no results: a line for each, and it is the user's mistake."""
+    film = FILM.astype(float)
+    film[:, 3, 4] = np.nan
+    np.save(tmp_path / "film.npy", film)
+    out = tmp_path / "results.h5"
+    with pytest.raises(FrameError) as refusal:
+        classify([str(tmp_path)], bundle, out, OPTIONS, actors=1)
+    lines = str(refusal.value).splitlines()
+    assert len(lines) == 4 and "none of the 3 frames can be classified" in lines[3]
+    for page, line in enumerate(lines[:3]):
+        assert f"film.npy, page {page}: 1 of 1786 pixels are NaN or infinite, the first at row 3, column 4" in line
+    assert not out.exists()
 
 
 def test_without_a_pattern_there_are_no_results(tmp_path, bundle, capfd):
@@ -307,81 +304,6 @@ def test_results_that_are_there(tmp_path, bundle, capfd):
     assert (tmp_path / "notes.txt").read_text() == "mine"
     with pytest.raises(UserError, match="is a folder"):
         classify(frames, bundle, tmp_path, OPTIONS)
-
-
-def actors_of_this_process() -> list:
-    """The processes below this one that classify."""
-    import psutil  # it comes with Ray, on the path once Ray is imported
-
-    below = psutil.Process().children(recursive=True)
-    return [process for process in below if "BandClassifier" in "".join(process.cmdline()[:1])]
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory, bundle):
-    """A film of 30 frames, the options, and its results from a run that nothing stopped."""
-    folder = tmp_path_factory.mktemp("film")
-    np.save(folder / "film.npy", 40 + 100 * blobs((30, 40, 40), 6))
-    options = Classify(stride=1)
-    frames = [str(folder / "film.npy")]
-    return frames, options, read_results(classify(frames, bundle, folder / "results.h5", options))
-
-
-def test_a_killed_actor_costs_nothing_but_time(tmp_path, bundle, undisturbed, monkeypatch):
-    """SIGKILL of an actor in the middle: Ray starts another, no band is missing and none counts twice.
-
-    Seen to fail with actors that may not be restarted.
-    """
-    frames, options, expected = undisturbed
-    parts, killed = tmp_path / "results.h5.parts", []
-
-    def kill():
-        while not killed:
-            if len(list(parts.glob("*.npz"))) > 2:
-                for actor in actors_of_this_process()[:1]:
-                    actor.kill()
-                    killed.append(actor.pid)
-            time.sleep(0.01)
-
-    monkeypatch.setattr(program, "BAND_WINDOWS", 4096)
-    killer = threading.Thread(target=kill, daemon=True)
-    killer.start()
-    found = read_results(classify(frames, bundle, tmp_path / "results.h5", options))
-    killer.join(10)
-    assert killed
-    assert found.attributes["content_sha256"] == expected.attributes["content_sha256"]
-
-
-def test_a_stopped_command_goes_on_where_it_was(tmp_path, bundle, undisturbed, monkeypatch, capfd):
-    """SIGKILL, then the same again and SIGTERM (status 75), then the same again: nothing is done twice.
-
-    Each command starts a Ray of its own, as a user's does.  Seen to fail with
-    parts that every run names anew, and with an interrupt that passes through.
-    """
-    frames, options, expected = undisturbed
-    out, parts = tmp_path / "results.h5", tmp_path / "results.h5.parts"
-    command = ["classify", *frames, "--bundle", str(bundle), "--out", str(out), "--actors", "1"]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    done = 0
-    for number, status in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 75)):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "hamscope_hpc.cli", *command], cwd=ROOT, env=environment,
-            stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        while len(list(parts.glob("*.npz"))) < done + 3:
-            assert process.poll() is None, process.stderr.read()
-            time.sleep(0.01)
-        process.send_signal(number)
-        said = process.communicate(timeout=60)[1]
-        assert process.returncode == status, said
-        assert not out.exists() and "Traceback" not in said
-        done = len({path.name.split(".")[0] for path in parts.glob("*.npz")})
-    assert "the same command goes on" in said
-    assert 6 <= done < 30
-    monkeypatch.setattr(program, "BAND_WINDOWS", 4096)
-    found = read_results(classify(frames, bundle, out, options))
-    assert f"{(30 - done) * 25 * 25:,} windows of 16 x 16" in capfd.readouterr().err
-    assert found.attributes["content_sha256"] == expected.attributes["content_sha256"]
 
 
 def test_a_real_scan(tmp_path, bundle):

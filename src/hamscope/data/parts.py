@@ -7,13 +7,14 @@ Shape letters: R, C = rows and columns of windows in the part; K = classes; S = 
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
 from hamscope.data.frames import FrameRef
-from hamscope.data.results import NO_PATTERN, SAMPLE, Results, sample_windows
+from hamscope.data.results import NO_PATTERN, SAMPLE, Frame, sample_windows
 from hamscope.data.windows import preview, window_grid
 from hamscope.errors import ContractError
 from hamscope.provenance import whole_file
@@ -98,31 +99,20 @@ def read_part(path: Path) -> Part:
         raise ContractError(f"{path}: this part is damaged ({error}); remove it and classify again") from None
 
 
-def assemble(
-    refs: list[FrameRef], paths: list[Path], window: int, clouds: list[np.ndarray], attributes: dict
-) -> Results:
-    """The results of the frames `refs` from the part of each, in their order.
+def frames_of(refs: list[FrameRef], paths: list[Path], window: int) -> Iterator[tuple[Part, Frame]]:
+    """The part of each of the frames `refs`, in their order, and the row of the results that it makes.
 
-    Maps are read from the parts one by one as they are written.  `clouds` are the training logits of each class.
+    Parts are read one by one as they are asked for.
     """
-    rows, previews = [], []
     for ref, path in zip(refs, paths):
         part = read_part(path)
-        rows.append(_row(part, ref, window))
-        previews.append(part.preview)
-    return Results(
-        **{name: np.array([row[name] for row in rows]) for name in rows[0]},
-        preview=_stack(previews, NO_PATTERN),
-        temperature=np.array([ref.temperature for ref in refs]),
-        direction=np.array([ref.direction for ref in refs], np.int8),
-        psf_px=np.array([ref.psf_px for ref in refs]),
-        cloud_sample=np.stack([_spread(points) for points in clouds]),
-        source=[ref.source for ref in refs],
-        index=np.array([ref.page for ref in refs]),
-        class_maps=(read_part(path).classes for path in paths),
-        flag_maps=(read_part(path).flags for path in paths),
-        attributes=attributes,
-    )
+        yield part, Frame(ref.source, ref.page, _row(part, ref, window), part.classes, part.flags)
+
+
+def preview_shape(refs: list[FrameRef]) -> tuple[int, int]:
+    """The shape that holds the preview of every frame."""
+    blocks = {ref.shape: -(-max(ref.shape) // PREVIEW) for ref in refs}  # pixels a side; see `preview`
+    return tuple(max(-(-shape[axis] // block) for shape, block in blocks.items()) for axis in (0, 1))
 
 
 def _row(part: Part, ref: FrameRef, window: int) -> dict:
@@ -141,20 +131,12 @@ def _row(part: Part, ref: FrameRef, window: int) -> dict:
         "probabilities": part.probability_sum / divisor, "parameter": part.parameter_sum / of_class,
         "parameter_half68": part.half68_sum / of_class, "parameter_half90": part.half90_sum / of_class,
         "n_windows": n, "n_independent": min(independent, n), "up_fraction": part.up_fraction,
-        "adaptive": np.uint8(part.adaptive), "logits_sample": sample,
+        "adaptive": np.uint8(part.adaptive), "logits_sample": sample, "preview": part.preview,
+        "temperature": ref.temperature, "direction": np.int8(ref.direction), "psf_px": ref.psf_px,
     }  # fmt: skip
 
 
-def _stack(images: list[np.ndarray], fill: int) -> np.ndarray:
-    """Images of different sizes as one array, filled up at the right and at the bottom."""
-    shape = np.max([image.shape for image in images], axis=0)
-    stacked = np.full((len(images), *shape), fill, np.uint8)
-    for row, image in zip(stacked, images):
-        row[: image.shape[0], : image.shape[1]] = image
-    return stacked
-
-
-def _spread(points: np.ndarray) -> np.ndarray:
+def spread(points: np.ndarray) -> np.ndarray:
     """At most SAMPLE of the points (n, K), evenly spread over them and NaN-filled, as (SAMPLE, K) float32."""
     chosen = (
         points[np.unique(np.linspace(0, len(points) - 1, min(SAMPLE, len(points))).astype(int))]

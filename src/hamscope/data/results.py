@@ -20,15 +20,19 @@ The report needs nothing but this file.  Per-class columns follow the order of t
                                                   not known; 1 where the threshold was taken from the frame itself
     /maps/<row>/class, flag          a window each: class index, 255 = no pattern in the window; 1 = confident
     cloud_sample                     (7, 512, 7)  training logits of every class, NaN-filled
+    quarantined                      (Q,)         only where Q > 0: source, index and reason of the frames that were
+                                                  given up; they have no row
 """
 
 import hashlib
 import json
+import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import h5py
 import numpy as np
@@ -55,6 +59,9 @@ BY_CLASS = (
 )  # fmt: skip
 _FLOAT, _INTEGER, _CLASSES = ("f8", "f4"), ("i8", "i4"), len(CLASS_NAMES)
 FRAME = np.dtype([("source", h5py.string_dtype()), ("index", "i8")])
+QUARANTINED = np.dtype([("source", h5py.string_dtype()), ("index", "i8"), ("reason", h5py.string_dtype())])
+_QUARANTINED = {"quarantined": Declared(QUARANTINED, ("Q",), "1")}
+PICTURES = {"logits_sample": "f4", "preview": "u1"}  # what is too large to be held for all frames at once
 CONTRACT = {
     name: Declared(dtype, shape, UNITS[name], ANY)
     for names, dtype, shape in (
@@ -73,12 +80,30 @@ MAPS = {"class": Declared("u1", ("R", "C"), "1", ANY), "flag": Declared("u1", ("
 _MAKE, _AGAIN = "make it with `hamscope classify FRAMES --bundle B --out results.h5`", "classify again"
 
 
+class Quarantined(NamedTuple):
+    """A frame that was given up: `source` and `index` as in `frame`, and the reason, one line."""
+
+    source: str
+    index: int
+    reason: str
+
+
+class Frame(NamedTuple):
+    """A row of the results: its `columns` by their names, `frame`, and the maps of its windows.
+
+    A preview may be smaller than those of other frames.
+    """
+
+    source: str
+    index: int
+    columns: dict
+    class_map: np.ndarray
+    flag_map: np.ndarray
+
+
 @dataclass(frozen=True)
 class Results:
-    """A results file in memory; arrays as the module says, `attributes` of the root with JSON texts decoded.
-
-    To be written, the two kinds of maps may be any iterables: they are gone through once.
-    """
+    """A results file in memory; arrays as the module says, `attributes` of the root with JSON texts decoded."""
 
     fractions: np.ndarray
     confident_fractions: np.ndarray
@@ -103,35 +128,112 @@ class Results:
     class_maps: list[np.ndarray]
     flag_maps: list[np.ndarray]
     attributes: dict = field(default_factory=dict)
+    quarantined: list[Quarantined] = field(default_factory=list)
 
 
 def write_results(path: str | Path, results: Results) -> None:
     """Write a results file, whole or not at all."""
-    digest = hashlib.sha256()
+    names = [name for name in UNITS if name != "cloud_sample"]
+    frames = (
+        Frame(source, index, {name: getattr(results, name)[row] for name in names}, classes, flags)
+        for row, (source, index, classes, flags) in enumerate(
+            zip(results.source, results.index, results.class_maps, results.flag_maps)
+        )
+    )
+    shape = np.shape(results.preview)[1:]
+    write_frames(
+        path, frames, len(results.source), shape, results.cloud_sample, results.attributes, results.quarantined
+    )
+
+
+def write_frames(
+    path: str | Path,
+    frames: Iterable[Frame],
+    count: int,
+    preview: tuple[int, int],
+    cloud_sample: np.ndarray,
+    attributes: dict,
+    quarantined: Iterable[Quarantined] = (),
+) -> None:
+    """Write a results file from its `count` frames, one after the other, whole or not at all.
+
+    One frame is in memory at a time, and some hundred numbers of each of the others.  `preview` is the shape (h, w)
+    that holds the preview of every frame.
+    """
     with whole_file(path) as temporary, h5py.File(temporary, "w") as file:
-
-        def write(name, values, units):
-            # Small tables stay plain; a filter needs chunks, which cost more than they save there.
-            filters = {"compression": "gzip", "fletcher32": True} if values.size > 4096 or "/" in name else {}
-            file.create_dataset(name, data=values, **filters).attrs["units"] = units
-            _hash(digest, name, values)
-
-        for name, units in UNITS.items():
-            write(name, np.asarray(getattr(results, name)), units)
-        frame = np.empty(len(results.source), FRAME)
-        frame["source"], frame["index"] = results.source, results.index
-        file.create_dataset("frame", data=frame).attrs["units"] = "1"
-        _hash_frames(digest, results.source, frame["index"])
-        for row, (classes, flags) in enumerate(zip(results.class_maps, results.flag_maps)):
-            write(f"maps/{row:06d}/class", classes, "1")
-            write(f"maps/{row:06d}/flag", flags, "1")
+        named, columns = _write_pictures(file, frames, count, preview)
+        for name in UNITS.keys() - PICTURES.keys():
+            values = np.asarray(cloud_sample) if name == "cloud_sample" else _column(name, columns)
+            _create(file, name, values.shape, values.dtype, values)
+        for name, table in (("frame", np.array(named, FRAME)),
+                            ("quarantined", np.array([tuple(one) for one in quarantined], QUARANTINED))):  # fmt: skip
+            if name == "frame" or len(table):
+                file.create_dataset(name, data=table).attrs["units"] = "1"
         file.attrs["schema"], file.attrs["schema_version"] = SCHEMA, SCHEMA_VERSION
         file.attrs["classes"] = list(CLASS_NAMES)
-        for name, value in results.attributes.items():
+        for name, value in attributes.items():
             file.attrs[name] = value if isinstance(value, str | int | float) else canonical_json(value)
-        file.attrs["content_sha256"] = digest.hexdigest()
+        file.attrs["content_sha256"] = _hash_of(file)
         file.flush()
         file.attrs["complete"] = True
+
+
+def _write_pictures(file: h5py.File, frames: Iterable[Frame], count: int, preview: tuple[int, int]):
+    """Write what is large of every frame as it comes; return the names of the frames, and what is small of them."""
+    shapes = {"logits_sample": (SAMPLE, _CLASSES), "preview": preview}
+    pictures = {
+        name: _create(file, name, (count, *shapes[name]), dtype, chunks=(1, *shapes[name]))
+        for name, dtype in PICTURES.items()
+    }
+    named, columns = [], []
+    for row, frame in enumerate(frames):
+        pictures["logits_sample"][row] = frame.columns["logits_sample"]
+        pictures["preview"][row] = _filled(frame.columns["preview"], preview)
+        for name, values in (("class", frame.class_map), ("flag", frame.flag_map)):
+            _create(file, f"maps/{row:06d}/{name}", values.shape, values.dtype, values)
+        named.append((frame.source, frame.index))
+        columns.append({name: value for name, value in frame.columns.items() if name not in PICTURES})
+    return named, columns
+
+
+def _create(file: h5py.File, name: str, shape, dtype, values=None, chunks=None) -> h5py.Dataset:
+    """Make a dataset.  Small tables stay plain; a filter needs chunks, which cost more than they save there."""
+    filtered = math.prod(shape) > 4096 or "/" in name
+    filters = {"compression": "gzip", "fletcher32": True, "chunks": chunks or True} if filtered else {}
+    dataset = file.create_dataset(name, shape, dtype, values, **filters)
+    dataset.attrs["units"] = UNITS.get(name, "1")
+    return dataset
+
+
+def _filled(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """An image filled up at the right and at the bottom."""
+    return np.pad(image, [(0, side - own) for side, own in zip(shape, image.shape)], constant_values=NO_PATTERN)
+
+
+def _column(name: str, rows: list[dict]) -> np.ndarray:
+    """One of the columns as an array; without rows, of the type and shape of the contract."""
+    declared = CONTRACT[name]
+    dtype = declared.dtype[0] if isinstance(declared.dtype, tuple) else declared.dtype
+    return np.array([row[name] for row in rows]) if rows else np.empty((0, *declared.shape[1:]), dtype)
+
+
+def _hash_of(file: h5py.File) -> str:
+    """The content hash of a file that is written, read back block by block."""
+    frame = file["frame"][:]
+    source = [name.decode() for name in frame["source"]]
+
+    def maps(name):
+        return (file[f"maps/{row:06d}/{name}"] for row in range(len(frame)))
+
+    return content_hash(file, source, frame["index"], maps("class"), maps("flag"), read_quarantined(file))
+
+
+def read_quarantined(file: h5py.File) -> list[Quarantined]:
+    """The frames that were given up; none where the file has no such table."""
+    if "quarantined" not in file:
+        return []
+    return [Quarantined(one["source"].decode(), int(one["index"]), one["reason"].decode())
+            for one in file["quarantined"][:]]  # fmt: skip
 
 
 def add_attribute(path: str | Path, name: str, value) -> None:
@@ -164,7 +266,7 @@ def sample_windows(shape: tuple[int, int]) -> np.ndarray:
     return (rows[:, None] * shape[1] + columns).ravel()
 
 
-def content_hash(tables, source: list[str], index: np.ndarray, class_maps, flag_maps) -> str:
+def content_hash(tables, source: list[str], index: np.ndarray, class_maps, flag_maps, quarantined=()) -> str:
     """The hash over all values: `tables` maps the names of UNITS to arrays or datasets, the maps are in row order."""
     digest = hashlib.sha256()
     for name in UNITS:
@@ -173,6 +275,8 @@ def content_hash(tables, source: list[str], index: np.ndarray, class_maps, flag_
     for row, (classes, flags) in enumerate(zip(class_maps, flag_maps)):
         _hash(digest, f"maps/{row:06d}/class", classes)
         _hash(digest, f"maps/{row:06d}/flag", flags)
+    if quarantined:
+        digest.update(canonical_json([list(one) for one in quarantined]).encode())
     return digest.hexdigest()
 
 
@@ -182,26 +286,34 @@ def read_attributes(path: str | Path) -> dict:
         return attributes
 
 
-def read_results(path: str | Path) -> Results:
-    """Read a results file; raises ContractError where it is missing, damaged, not ours, not complete or altered."""
+def read_results(path: str | Path, pictures: bool = True) -> Results:
+    """Read a results file; raises ContractError where it is missing, damaged, not ours, not complete or altered.
+
+    Without `pictures` the maps, previews and sampled logits are left out and nothing is hashed: a verdict needs none
+    of them, and they are nearly all of the file.
+    """
+    left_out = () if pictures else tuple(PICTURES)
     with open_results(path) as (file, attributes):
         try:
-            values = {name: file[name][:] for name in UNITS}
+            values = {name: file[name][: 0 if name in left_out else None] for name in UNITS}
             frame = file["frame"][:]
-            rows = range(len(frame))
+            rows = range(len(frame) if pictures else 0)
             maps = {name: [file[f"maps/{row:06d}/{name}"][:] for row in rows] for name in MAPS}
             source = [name.decode() for name in frame["source"]]
+            quarantined = read_quarantined(file)
         except (KeyError, OSError, ValueError) as error:
             raise ContractError(f"{path}: damaged or not whole ({error}); classify again") from None
-    if content_hash(values, source, frame["index"], maps["class"], maps["flag"]) != attributes["content_sha256"]:
+    maps = maps["class"], maps["flag"]
+    if pictures and content_hash(values, source, frame["index"], *maps, quarantined) != attributes["content_sha256"]:
         raise ContractError(f"{path}: its content does not agree with its content_sha256; classify again")
     return Results(
         **values,
         source=source,
         index=frame["index"],
-        class_maps=maps["class"],
-        flag_maps=maps["flag"],
+        class_maps=maps[0],
+        flag_maps=maps[1],
         attributes=attributes,
+        quarantined=quarantined,
     )
 
 
@@ -214,7 +326,8 @@ def open_results(path: str | Path) -> Iterator[tuple[h5py.File, dict]]:
     with open_hdf5(path, _MAKE, _AGAIN) as file:
         with damage(path, _AGAIN):
             attributes = _attributes(file, path)
-        rows = screen(file, path, CONTRACT, _AGAIN, also=("maps",))["F"]
+        contract = CONTRACT | (_QUARANTINED if file.id.links.exists(b"quarantined") else {})
+        rows = screen(file, path, contract, _AGAIN, also=("maps",))["F"]
         if rows:
             screen_groups(file, path, "maps", rows, MAPS, _AGAIN)
         yield file, attributes

@@ -25,6 +25,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from hamscope.errors import ContractError
+from hamscope.stages import stage
 
 NORMS = {"componentwise": np.inf, "euclidean": 2}
 ROUNDING = 1e-6  # relative; float32 carries about seven digits, so a smaller spread is none
@@ -70,6 +71,7 @@ class Clouds:
         # In seven dimensions leaves of 32 points are a fifth faster than scipy's 16.
         return [cKDTree(cloud / sigma, leafsize=32) for cloud, sigma in zip(self.points, self.sigma)]
 
+    @stage("distances")
     def distance(self, logits: np.ndarray, reading: str = "euclidean", workers: int = 1) -> np.ndarray:
         """Distance of every output to the nearest point of every cloud, in units of the sigma of that cloud.
 
@@ -89,6 +91,7 @@ class Clouds:
         found = [tree.query(logits / sigma, p=norm, workers=workers)[0] for tree, sigma in zip(self._trees, self.sigma)]
         return np.stack(found, axis=1).astype(np.float32)
 
+    @stage("distances")
     def confident(self, logits: np.ndarray, classes: np.ndarray, reading: str, workers: int = 1) -> np.ndarray:
         """Which outputs lie within one unit of the cloud of the class that they were given; bool (W,).
 
