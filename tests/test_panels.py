@@ -44,7 +44,8 @@ def test_images_hold_frame_classes_and_flags():
 
 
 @pytest.mark.parametrize(
-    ("frame", "stride"), [((256, 256), 8), ((300, 260), 16), ((760, 760), 8), ((2100, 1100), 16), ((512, 500), 1)]
+    ("frame", "stride"),
+    [((256, 256), 8), ((300, 260), 16), ((760, 760), 8), ((2100, 1100), 16), ((1030, 1030), 16), ((512, 500), 1)],
 )
 def test_the_map_lies_on_its_windows(frame, stride):
     """The centre of a cell of the map is the centre of its window, for frames that are drawn smaller as well.

@@ -16,6 +16,7 @@ import numpy as np
 from matplotlib.colors import to_rgb
 from PIL import Image
 
+from hamscope.data.parts import PREVIEW
 from hamscope.data.results import NO_PATTERN, Results
 from hamscope.figures import COLOURS, DOWN, EMPTY, UP, darker
 from hamscope.models import CLASS_NAMES
@@ -57,12 +58,24 @@ def map_box(results: Results, row: int) -> tuple[float, float, float, float]:
         return 0.0, 0.0, 1.0, 1.0
     shape = np.array(results.class_maps[row].shape)
     drawn = np.array(cut_preview(results.preview[row]).shape)
-    # The preview is the majority of square blocks; their side follows from how far the windows reach.
-    reach = (shape - 1) * stride + window
-    block = -(-int(reach.max()) // results.preview.shape[1]) if drawn.max() < reach.max() else 1
-    frame = np.maximum(drawn * block, reach)
+    frame = np.maximum(drawn * block_side(results, row), (shape - 1) * stride + window)
     (top, left), (height, width) = (window - stride) / 2 / frame, shape * stride / frame
     return float(left), float(top), float(width), float(height)
+
+
+def block_side(results: Results, row: int) -> int:
+    """How many pixels of the frame one of its preview stands for along each side; 1 where that is not known.
+
+    The preview is the majority of square blocks.  The windows reach to less than a stride before the end of the frame,
+    and of the sides that leaves, the first one fits that makes a preview of this size.
+    """
+    window, stride = (results.attributes.get(name) for name in ("window", "stride"))
+    if not window or not stride:
+        return 1
+    reach = (max(results.class_maps[row].shape) - 1) * stride + window
+    drawn = max(cut_preview(results.preview[row]).shape)
+    sides = ((side, -(-side // PREVIEW)) for side in range(reach, reach + stride))
+    return next((block for side, block in sides if -(-side // block) == drawn), max(1, round(reach / drawn)))
 
 
 def _png(index: np.ndarray, colours: list, bits: int, **options) -> bytes:
