@@ -29,7 +29,8 @@ HOSTILE = [
     "--bundle=x; rm -rf ~ 'a b'.tif",
 ]
 VOID = {"meta", "img", "br", "link", "input", "source"}
-TABLES = ["candidates.csv", "classes.csv", "clouds.csv", "series.csv", "verdict.csv"]
+TABLES = ["candidates.csv", "classes.csv", "clouds.csv", "domains.csv", "exponents.csv", "loops.csv", "series.csv",
+          "verdict.csv"]  # fmt: skip
 
 
 class Page(html.parser.HTMLParser):
@@ -141,7 +142,8 @@ def test_links_lead_somewhere(made):
 def test_pictures_in_the_page_are_the_files(made):
     """Every PNG and CSV of the folder is in the page, bit for bit; pictures are described.
 
-    A film has two plots, wide and narrow, its frames and the clouds; a black frame has none.
+    A film has two plots, wide and narrow, its frames, loop, cluster sizes and outlines, and the clouds; a black frame
+    has none.
     """
     _, folder, page = made
     images = [attributes for tag, attributes in page.elements if tag == "img" and "data-kind" not in attributes]
@@ -150,7 +152,7 @@ def test_pictures_in_the_page_are_the_files(made):
     inside = sorted(base64.b64decode(address.split(",")[1]) for address in addresses)
     assert inside == sorted(path.read_bytes() for path in folder.glob("*.png"))
     assert all(image["alt"] for image in images)
-    assert [len(list(folder.glob(f"source-0{k}-*.png"))) for k in (1, 2, 3, 4)] == [6, 6, 0, 1]
+    assert [len(list(folder.glob(f"source-0{k}-*.png"))) for k in (1, 2, 3, 4)] == [9, 9, 0, 3]
     tables = {attributes["download"]: attributes["href"] for _, attributes in page.elements if "download" in attributes}
     assert sorted(tables) == sorted(path.name for path in folder.glob("*.csv")) == TABLES
     for name, address in tables.items():

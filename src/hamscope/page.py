@@ -67,10 +67,10 @@ def render(template: str, context: dict) -> str:
     return environment.get_template(template).render(context)
 
 
-def picture(path: Path, alt: str, caption: str, draw) -> dict:
-    """What the page needs of one picture; `draw` writes it to `path`."""
+def picture(path: Path, alt: str, caption: str, draw, narrow: bool = False) -> dict:
+    """What the page needs of one picture; `draw` writes it to `path`.  A `narrow` one does not fill the page."""
     draw(path)
-    return {"file": path.name, "alt": alt, "caption": caption, "data": encoded(path)}
+    return {"file": path.name, "alt": alt, "caption": caption, "data": encoded(path), "narrow": narrow}
 
 
 def plot(path: Path, alt: str, caption: str, draw) -> dict:

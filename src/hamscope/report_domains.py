@@ -156,13 +156,26 @@ def exponent_lines(phases: dict[str, Phase]) -> list[list[str]]:
 def series_loops(results: Results, rows: list[int]) -> tuple[list[Loop], np.ndarray]:
     """The loops of a series in temperature, and the errors of the magnetization of its frames (n,).
 
-    There are none where a temperature or a direction is missing.
+    There are none where a temperature or a direction is missing; a lone branch is half a loop.
     """
     error = np.array([hysteresis.magnetization_error(cut_preview(results.preview[row]) == 1) for row in rows])
     kelvin, direction = results.temperature[rows], results.direction[rows]
     if not np.isfinite(kelvin).all():
         return [], error
-    return hysteresis.loops(kelvin, magnetization(results, rows), direction, error), error
+    m = magnetization(results, rows)
+    loops = hysteresis.loops(kelvin, m, direction, error)
+    return loops or [_half(run, kelvin, m, direction, error) for run in hysteresis.branches(direction)[:1]
+                     if direction[run[0]]], error  # fmt: skip
+
+
+def _half(run: np.ndarray, kelvin, m, direction, error) -> Loop:
+    """A branch without another as a loop of which half is not known."""
+    point = hysteresis.coercive_point(kelvin[run], m[run], error[run])
+    none, nan = Coercive(np.nan, np.nan, reason="not measured"), np.nan
+    heats = direction[run[0]] == hysteresis.HEATING
+    reason = "only one branch was measured" + (f"; {point.reason}" if point.reason else "")
+    runs = (run, run[:0]) if heats else (run[:0], run)
+    return Loop(*((point, none) if heats else (none, point)), nan, nan, nan, nan, (nan, nan), runs, reason)
 
 
 def magnetization(results: Results, rows: list[int]) -> np.ndarray:
@@ -188,7 +201,8 @@ def _point(point: Coercive) -> str:
 def write_domains(path: Path, results: Results, measured: dict[int, Measured]) -> None:
     """domains.csv: a line a measured frame and phase; lengths in pixels of the frame, ranges of the preview."""
     head = ["source", "frame", "temperature_K", "phase", "pixels_a_side", "largest", "spans_rows", "spans_columns",
-            "clusters", "efold_px", "efold_error", "efold_reason", "decay_px", "decay_error", "decay_reason"]  # fmt: skip
+            "clusters"]  # fmt: skip
+    head += [f"{name}_{part}" for name in ("efold", "decay") for part in ("px", "error", "reason")]
     lines = []
     for row, one in measured.items():
         lengths = [value for own in (one.lengths.efold, one.lengths.decay)

@@ -78,7 +78,10 @@ def domain_pictures(
             ("outlines", "Pixels, hull and perimeter of the clusters against their radius", OUTLINES_CAPTION,
              lambda path: series_figures.outlines(phases, path)),
         ]  # fmt: skip
-    return [picture(prefix.with_name(f"{prefix.name}-{kind}.png"), *rest) for kind, *rest in pictures]
+    return [
+        picture(prefix.with_name(f"{prefix.name}-{kind}.png"), *rest, narrow=kind != "outlines")
+        for kind, *rest in pictures
+    ]
 
 
 def swept(results: Results, verdict: Verdict) -> dict | None:
