@@ -210,7 +210,7 @@ def _run(results, todo: dict, jobs: dict, refs: dict, folder: Path, progress: Pr
                 if key not in bad:
                     _merge_bands(key, jobs[key], folder)
                 progress.frame(key in bad)
-            progress.band(row["windows"])
+            progress.band(row["windows"], bool(row["reason"]))
     progress.show(end=True)
     return bad
 

@@ -53,11 +53,12 @@ class Progress:
         self.begin = self.shown = time.monotonic()
         self._export()
 
-    def band(self, windows: int) -> None:
-        """Say that a band is finished."""
+    def band(self, windows: int, quarantined: bool) -> None:
+        """Say that a band is finished, or given up."""
         self.bands -= 1
         self.windows_done += windows
-        self.counter.inc(windows)
+        if not quarantined:
+            self.counter.inc(windows)
         self._show_in_time()
 
     def frame(self, quarantined: bool) -> None:

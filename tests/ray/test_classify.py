@@ -12,6 +12,7 @@ from engines import ROOT
 from PIL import Image
 
 from hamscope.config import Classify
+from hamscope.data.frames import FrameRef, list_frames
 from hamscope.data.instrument import condition
 from hamscope.data.results import BY_CLASS, NO_PATTERN, read_results, sample_windows
 from hamscope.data.symmetry import reduce
@@ -264,6 +265,69 @@ def test_frames_that_are_bad_throughout(tmp_path, bundle):
     for page, line in enumerate(lines[:3]):
         assert f"film.npy, page {page}: 1 of 1786 pixels are NaN or infinite, the first at row 3, column 4" in line
     assert not out.exists()
+
+
+def an_actor(folder: Path, bundle: Path) -> tuple[classify_actor.BandClassifier, dict]:
+    """An actor in this process, and its job: the only band of a frame."""
+    np.save(folder / "page.npy", FILM[0])
+    ref = list_frames([folder / "page.npy"])[0]
+    job = classify_actor.frame_jobs("key", ref, WINDOW, 10)[0]
+    options = OPTIONS.model_copy(update={"stride": 10})
+    return classify_actor.BandClassifier(str(bundle), read_bundle(bundle).sha256, options, str(folder), "cpu", "x"), job
+
+
+@pytest.mark.parametrize("bad_moments", [2, 3])
+def test_a_bad_moment_is_not_the_end(tmp_path, bundle, monkeypatch, bad_moments):
+    """A file that fails to open twice has its part; three times, and its frame is quarantined with the last reason.
+
+    Seen to fail with one try, and with tries that are not forgotten when a part is there.
+    """
+    actor, job = an_actor(tmp_path, bundle)
+    read, calls = classify_actor.read_frame, []
+
+    def moody(ref):
+        calls.append(ref)
+        if len(calls) <= bad_moments:
+            raise OSError(f"stale file handle {len(calls)}")
+        return read(ref)
+
+    monkeypatch.setattr(classify_actor, "read_frame", moody)
+    monkeypatch.setattr(classify_actor, "_PAUSES", (0, 0))
+    row = actor(job)
+    kept = bad_moments < classify_actor.TRIES
+    assert len(calls) == 3 and row["reason"] == ("" if kept else "OSError: stale file handle 3")
+    assert classify_actor.band_path(tmp_path, job).exists() == kept
+    assert classify_actor.reason_of(tmp_path, "key") == (row["reason"] or None)
+    assert not list(tmp_path.glob("*.tries"))
+    assert actor(job) == row and len(calls) == 3
+
+
+def test_tries_of_dead_processes_count(tmp_path, bundle):
+    """Two lines of tries leave one try, which is enough for a good frame; three leave none."""
+    actor, job = an_actor(tmp_path, bundle)
+    tries = classify_actor.band_path(tmp_path, job).with_suffix(".tries")
+    tries.write_text("try 11\ntry 12\n")
+    assert actor(job)["reason"] == "" and not tries.exists()
+    classify_actor.band_path(tmp_path, job).unlink()
+    tries.write_text("try 11\ntry 12\ntry 13\n")
+    reason = actor(job)["reason"]
+    assert reason.startswith("its process was killed each of 3 times") and "\n" not in reason
+    assert not classify_actor.band_path(tmp_path, job).exists()
+
+
+def test_bands_of_a_frame():
+    """A frame is one band up to 2^18 windows; larger ones are cut, into bands at least as high as a window.
+
+    The bands hold every row of the grid once.
+    """
+    for shape, stride, most in (((760, 760), 2, 1), ((760, 760), 1, 2), ((3000, 40_000), 1, 40)):
+        ref = FrameRef("a.npy", "", 0, shape)
+        jobs = classify_actor.frame_jobs("k", ref, 100, stride)
+        rows = [row for job in jobs for row in range(job["start"], job["stop"])]
+        assert rows == list(range((shape[0] - 100) // stride + 1))
+        assert len(jobs) == most or (most > 2 and 2 < len(jobs) <= most)
+        assert all(job["stop"] - job["start"] >= 100 / stride for job in jobs[:-1])
+        assert sum(job["windows"] for job in jobs) == len(rows) * ((shape[1] - 100) // stride + 1)
 
 
 def test_without_a_pattern_there_are_no_results(tmp_path, bundle, capfd):

@@ -180,19 +180,23 @@ def write_frames(
 
 def _write_pictures(file: h5py.File, frames: Iterable[Frame], count: int, preview: tuple[int, int]):
     """Write what is large of every frame as it comes; return the names of the frames, and what is small of them."""
-    shapes = {"logits_sample": (SAMPLE, _CLASSES), "preview": preview}
-    pictures = {
-        name: _create(file, name, (count, *shapes[name]), dtype, chunks=(1, *shapes[name]))
-        for name, dtype in PICTURES.items()
-    }
-    named, columns = [], []
+    shapes, named, columns = {"logits_sample": (SAMPLE, _CLASSES), "preview": preview}, [], []
+
+    def create_pictures(dtypes):
+        for name in PICTURES:
+            _create(file, name, (count, *shapes[name]), dtypes[name], chunks=(1, *shapes[name]))
+
     for row, frame in enumerate(frames):
-        pictures["logits_sample"][row] = frame.columns["logits_sample"]
-        pictures["preview"][row] = _filled(frame.columns["preview"], preview)
+        if not row:
+            create_pictures({name: frame.columns[name].dtype for name in PICTURES})
+        file["logits_sample"][row] = frame.columns["logits_sample"]
+        file["preview"][row] = _filled(frame.columns["preview"], preview)
         for name, values in (("class", frame.class_map), ("flag", frame.flag_map)):
             _create(file, f"maps/{row:06d}/{name}", values.shape, values.dtype, values)
         named.append((frame.source, frame.index))
         columns.append({name: value for name, value in frame.columns.items() if name not in PICTURES})
+    if not named:
+        create_pictures(PICTURES)
     return named, columns
 
 
