@@ -161,6 +161,8 @@ def _lines(axis, where: Axis, y: np.ndarray, half: np.ndarray | None, **style) -
         look |= {"markerfacecolor": "white"} if cooling else {}
         own = own[np.argsort(where.x[own], kind="stable")] if where.title == _TEMPERATURE else own
         bars = None if half is None else np.nan_to_num(half[own])
+        # On a logarithmic axis a bar that reaches zero would have no end.
+        bars = bars if bars is None else (np.minimum(bars, 0.9 * np.nan_to_num(y[own])), bars)
         axis.errorbar(where.x[own], y[own], bars, elinewidth=1.0, capsize=0, **look)
 
 
