@@ -73,7 +73,7 @@ def test_every_frame_stands_where_it_is_said_to(tmp_path, narrow):
 def test_a_point_of_the_distances_stands_where_it_is_said_to(tmp_path):
     """At the place that is returned for a heating frame there is a point of the class drawn strongly.
 
-    Seen to fail with the places of the lower panel's axis limits taken before the picture is laid out.
+    Seen to fail with the limits of the data taken for those of the axis.
     """
     made = table(loop(distance={"RF-3D": 1.0}))
     places = film_figures.distances(made, list(range(10)), tmp_path / "far.png", "RF-3D")

@@ -18,7 +18,6 @@ from synthetic import ATTRIBUTES, film, table, together
 from hamscope import figures, report, viewer
 from hamscope.data.results import write_results
 from hamscope.errors import ContractError, UserError
-from hamscope.models import CLASS_NAMES
 from hamscope.verdict import source_verdicts
 
 HOSTILE = [
@@ -379,44 +378,6 @@ def test_a_strange_sweep_is_left_out(tmp_path, change):
 def lines_of(path) -> list[dict]:
     with open(path, newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
-
-
-def test_tables_hold_the_numbers_of_the_results(made):
-    """series.csv has every number of every frame in full, an empty cell where it is not known; names as they are.
-
-    Seen to fail with confident and all shares exchanged, and with the rows in the order of the page's sections.
-    """
-    results, folder, _ = made
-    lines = lines_of(folder / "series.csv")
-    assert [line["source"] for line in lines] == results.source
-    assert [int(line["frame"]) for line in lines] == list(results.index)
-    columns = {"share": "fractions", "confident": "confident_fractions", "probability": "probabilities",
-               "distance_sigma": "cloud_distance", "parameter": "parameter"}  # fmt: skip
-    for head, name in columns.items():
-        shown = [[float(line[f"{head}_{model}"] or "nan") for model in CLASS_NAMES] for line in lines]
-        np.testing.assert_array_equal(shown, getattr(results, name))
-    numbers = {"temperature_K": "temperature", "up": "up_fraction", "windows": "n_windows",
-               "windows_side_by_side": "n_independent"}  # fmt: skip
-    for head, name in numbers.items():
-        np.testing.assert_array_equal([float(line[head] or "nan") for line in lines], getattr(results, name))
-    assert [line["direction"] for line in lines] == ["heating"] * 15 + [""] + ["heating"] * 5
-    assert lines[0]["leading_class"] == "" and lines[6]["leading_class"] == "RF-2D"
-
-
-def test_verdict_table(made):
-    """verdict.csv has a line a source, and classes.csv seven for each with a pattern.
-
-    The share of a class of the film is the mean over the pooled frames, weighted by their windows, done by hand.
-    """
-    results, folder, _ = made
-    verdicts, classes = lines_of(folder / "verdict.csv"), lines_of(folder / "classes.csv")
-    assert [line["source"] for line in verdicts] == ["film.tif", "control.tif", "black.tif", *HOSTILE]
-    assert verdicts[2]["share"] == "" and verdicts[2]["kind"] == "no pattern"
-    assert len(classes) == 7 * 7 and "black.tif" not in {line["source"] for line in classes}
-    middle = [row for row in range(12) if 0.2 <= results.up_fraction[row] <= 0.8]
-    expected = np.average(results.fractions[middle], axis=0, weights=results.n_windows[middle])
-    np.testing.assert_allclose([float(line["share"]) for line in classes[:7]], expected, atol=1e-12)
-    assert float(verdicts[0]["share"]) == pytest.approx(expected[2], abs=1e-12)
 
 
 def test_a_large_series_is_a_folder(tmp_path, monkeypatch):
