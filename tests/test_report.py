@@ -141,8 +141,8 @@ def test_links_lead_somewhere(made):
 def test_pictures_in_the_page_are_the_files(made):
     """Every PNG and CSV of the folder is in the page, bit for bit; pictures are described.
 
-    A film has two plots, wide and narrow, its frames, loop, cluster sizes and outlines, and the clouds; a black frame
-    has none.
+    A film has two plots, wide and narrow, its frames, loop and clouds, and the sizes of its clusters where they have an
+    exponent; a black frame has none.
     """
     _, folder, page = made
     images = [attributes for tag, attributes in page.elements if tag == "img" and "data-kind" not in attributes]

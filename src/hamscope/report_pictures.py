@@ -64,7 +64,7 @@ def series_plots(
 def domain_pictures(
     results: Results, rows: list[int], phases: dict[str, Phase], loops: list[Loop], error: np.ndarray, prefix: Path
 ) -> list[dict]:
-    """The loop of a series whose temperatures are known, and the sizes and outlines of its clusters."""
+    """The loop of a series whose temperatures are known, and the cluster sizes and outlines that have an exponent."""
     pictures, kelvin = [], results.temperature[rows]
     if len(rows) > 2 and np.isfinite(kelvin).all():
         pictures.append(
@@ -72,12 +72,16 @@ def domain_pictures(
              lambda path: series_figures.hysteresis(kelvin, magnetization(results, rows), results.direction[rows],
                                                     loops, path, error))
         )  # fmt: skip
-    if any(len(phase.sizes.size) for phase in phases.values()):
-        pictures += [
-            ("sizes", "Sizes of the clusters", SIZES_CAPTION, lambda path: series_figures.cluster_sizes(phases, path)),
+    # Without a fit these plots say no more than the table of the exponents.
+    if any(np.isfinite(phase.tau.value) for phase in phases.values()):
+        pictures.append(
+            ("sizes", "Sizes of the clusters", SIZES_CAPTION, lambda path: series_figures.cluster_sizes(phases, path))
+        )
+    if any(np.isfinite(own.value) for phase in phases.values() for own in (phase.volume, phase.hull, phase.perimeter)):
+        pictures.append(
             ("outlines", "Pixels, hull and perimeter of the clusters against their radius", OUTLINES_CAPTION,
-             lambda path: series_figures.outlines(phases, path)),
-        ]  # fmt: skip
+             lambda path: series_figures.outlines(phases, path))
+        )  # fmt: skip
     return [
         picture(prefix.with_name(f"{prefix.name}-{kind}.png"), *rest, narrow=kind != "outlines")
         for kind, *rest in pictures
