@@ -12,6 +12,9 @@ Two lengths, both in pixels:
     decay    xi of G(r) ~ r^(-1/2) exp(-r / xi), the law of Ornstein and Zernike in the plane, by a straight line
              through ln(r^(1/2) G) from r = efold (at least 2) to where G falls below G(0) / 20
 
+The law holds far out only, so that xi comes out 5 to 10 % too long: of the Ising model on 256 x 256, mean of 16 frames,
+3.5 (exact: 3.37) at T/J = 2.7, 6.5 (5.96) at 2.5 and 11 (10.2) at 2.4.
+
 At a critical point G is a power law, and both measure the frame: a length of more than a sixth of its shorter side is
 marked.  So is one of less than a pixel, which is that of noise.
 
@@ -73,14 +76,14 @@ def correlation(image: np.ndarray, mask: np.ndarray | None = None, blocks: int =
     sample = np.ones(image.shape, bool) if mask is None else ~np.asarray(mask, bool)
     reach = max(1, int(REACH * min(image.shape)))
     r, shell = _shells(reach)
-    whole = _measure(image, sample, reach, shell, r)
+    whole = _measure(image, sample, shell, r)
     left_out = []
     for rows in np.array_split(np.arange(image.shape[0]), blocks):
         for columns in np.array_split(np.arange(image.shape[1]), blocks):
             rest = sample.copy()
             rest[np.ix_(rows, columns)] = False
             if rest.any() and rest.sum() < sample.sum():
-                left_out.append(_measure(image, rest, reach, shell, r))
+                left_out.append(_measure(image, rest, shell, r))
     raw, connected, m, *lengths = (_spread(parts) for parts in zip(*left_out)) if left_out else [_NAN] * 5
     side = min(int(sample.any(axis).sum()) for axis in (0, 1))
     found = [_length(value, float(error), side) for value, error in zip(whole[3:], lengths)]
@@ -91,19 +94,29 @@ def correlation(image: np.ndarray, mask: np.ndarray | None = None, blocks: int =
 
 
 def _shells(reach: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mean distance of each bin (R,), and the bin of each displacement (2 reach + 1, reach + 1), R beyond the reach."""
+    """Mean distance of each bin (R,), and the bin of each displacement (2 reach + 1, reach + 1), R beyond the reach.
+
+    Displacements to the left are those to the right turned round, so only the latter are there, and count twice.
+    """
     distance = np.hypot(np.arange(-reach, reach + 1)[:, None], np.arange(reach + 1))
     shell = np.minimum(np.rint(distance).astype(int), reach + 1)
-    count = np.bincount(shell.ravel(), minlength=reach + 2)
-    return (np.bincount(shell.ravel(), distance.ravel()) / count)[: reach + 1], shell
+    total, count = (_over_shells(values, shell) for values in (distance, np.ones(distance.shape)))
+    return total / count, shell
 
 
-def _measure(image: np.ndarray, sample: np.ndarray, reach: int, shell: np.ndarray, r: np.ndarray) -> tuple:
+def _over_shells(values: np.ndarray, shell: np.ndarray) -> np.ndarray:
+    """Sum over the displacements of each bin (R,) of values on the half plane of `shell`."""
+    reach = shell.shape[1] - 1
+    twice = np.where(np.arange(reach + 1) == 0, 1.0, 2.0)
+    return np.bincount(shell.ravel(), (values * twice).ravel(), reach + 2)[: reach + 1]
+
+
+def _measure(image: np.ndarray, sample: np.ndarray, shell: np.ndarray, r: np.ndarray) -> tuple:
     """C (R,), G (R,), m, efold and decay of the part of a frame that is the sample."""
     if not sample.any():
         return (*np.full((2, len(r)), _NAN), _NAN, _NAN, _NAN)
     spins = np.where(sample, np.where(image, 1.0, -1.0), 0.0)
-    products, pairs = (_pair_sums(values, reach, shell, len(r)) for values in (spins, sample.astype(float)))
+    products, pairs = (_pair_sums(values, shell) for values in (spins, sample.astype(float)))
     pairs = np.rint(pairs)
     raw = np.divide(products, pairs, out=np.full(len(r), _NAN), where=pairs > 0)
     m = float(spins.sum() / sample.sum())
@@ -112,12 +125,12 @@ def _measure(image: np.ndarray, sample: np.ndarray, reach: int, shell: np.ndarra
     return raw, connected, m, efold, _decay(r, connected, efold)
 
 
-def _pair_sums(values: np.ndarray, reach: int, shell: np.ndarray, n_bins: int) -> np.ndarray:
-    """Sum of v(x) v(x + r) over the pairs of each bin."""
+def _pair_sums(values: np.ndarray, shell: np.ndarray) -> np.ndarray:
+    """Sum of v(x) v(x + r) over the pairs of each bin (R,)."""
+    reach = shell.shape[1] - 1
     shape = [fft.next_fast_len(side + reach, real=True) for side in values.shape]
     product = fft.irfft2(np.abs(fft.rfft2(values, shape)) ** 2, shape)
-    near = np.concatenate([product[-reach:, : reach + 1], product[: reach + 1, : reach + 1]])
-    return np.bincount(shell.ravel(), near.ravel(), n_bins + 1)[:n_bins]
+    return _over_shells(np.concatenate([product[-reach:, : reach + 1], product[: reach + 1, : reach + 1]]), shell)
 
 
 def _efold(r: np.ndarray, connected: np.ndarray) -> float:

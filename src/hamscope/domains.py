@@ -40,7 +40,7 @@ from hamscope.observables import label_clusters, size_centres, size_counts
 from hamscope.power_laws import Binned, Exponent, binned, scaling_exponent, size_exponent
 
 PHASES = ("up", "down")
-LEAST_OUTLINE = 8  # pixels below which no outline is measured
+LEAST_OUTLINE, FULL_RADIUS = 8, 2.0  # pixels: smaller clusters have no outline measured, and none has a larger R
 LEAST_SIZE = 32  # pixels; the sizes of smaller clusters show the lattice
 LEAST_RADIUS = 3.0  # pixels; likewise
 LARGEST_RADIUS = 1 / 12  # of the side of the sample
@@ -136,7 +136,7 @@ def summarize(clusters: Clusters, across: Spanning, largest: float) -> Phase:
     radius, size, weights = clusters.radius[inside], clusters.size[inside], clusters.density[inside]
     measures = [size, clusters.hull[inside], clusters.perimeter[inside]]
     exponents = [scaling_exponent(radius, values, *radii, weights) for values in measures]
-    points = [binned(radius, values, weights, 1.0, radius.max(initial=1.0)) for values in measures]
+    points = [binned(radius, values, weights, FULL_RADIUS, radius.max(initial=0.0)) for values in measures]
     tau = size_exponent(size, *sizes, weights)
     return Phase(clusters, size_distribution(clusters), across, largest, tau, *exponents, *points)
 

@@ -31,6 +31,7 @@ DECADE = 10.0
 FEWEST = 30  # objects in the range of a fit of sizes, and in each half of it
 FEWEST_IN_BIN, FEWEST_BINS = 3, 4
 PER_DECADE = 5  # bins of a scaling plot
+COVERED = 0.9  # of a decade, which the points of a line have to span with the width of their bins
 CURVED = 3.0  # standard errors between the two halves
 _NAN = float("nan")
 
@@ -160,7 +161,7 @@ def _too_narrow(points: Binned) -> str:
     if len(points.x) < FEWEST_BINS:
         return f"{len(points.x)} bins with {FEWEST_IN_BIN} objects are fewer than {FEWEST_BINS}"
     covered = points.x[-1] / points.x[0] * 10 ** (1 / PER_DECADE)
-    return "" if covered > 0.99 * DECADE else f"the points cover a factor of {covered:.2g}, less than one decade"
+    return "" if covered > COVERED * DECADE else f"the points cover a factor of {covered:.2g}, less than one decade"
 
 
 def _curved(lower: tuple[float, float], upper: tuple[float, float]) -> str:

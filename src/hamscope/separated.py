@@ -99,7 +99,8 @@ def sampled_grid(sample: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray
     """The sampled windows (512, K) of a map of `shape` as the grid they are, (r, c, K), and its step in windows."""
     chosen = sample_windows(shape)
     rows, columns = np.unique(chosen // shape[1]), np.unique(chosen % shape[1])
-    step = int(max(np.diff(rows).min(initial=0), np.diff(columns).min(initial=0))) or 1
+    longer = max(rows, columns, key=len)
+    step = int(longer[1] - longer[0]) if len(longer) > 1 else 1
     return np.asarray(sample)[: len(chosen)].reshape(len(rows), len(columns), -1), step
 
 

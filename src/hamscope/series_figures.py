@@ -96,6 +96,11 @@ def _power(axis, exponent: Exponent, amplitude: float, slope: float, colour: str
 
 
 def _logarithmic(axis) -> None:
+    """Logarithmic axes with plain numbers where the range is short; without a cluster, a line that says so."""
+    if not any(len(line.get_xdata()) for line in axis.get_lines()):
+        axis.set(xticks=[], yticks=[])
+        axis.text(0.5, 0.5, "no cluster lies wholly within", transform=axis.transAxes, ha="center", color=FAINT)
+        return
     axis.set(xscale="log", yscale="log")
     for scale in (axis.xaxis, axis.yaxis):
         low, high = scale.get_view_interval()
