@@ -23,11 +23,13 @@ from typing import NamedTuple
 import numpy as np
 import ray
 import torch
+from scipy import ndimage
 
 from hamscope.config import Classify
 from hamscope.data.frames import FrameRef, list_frames
 from hamscope.data.parts import frames_of, merge, preview_shape, read_part, spread, write_part
 from hamscope.data.results import Frame, Quarantined, read_results, write_frames
+from hamscope.data.windows import window_grid
 from hamscope.errors import ContractError, FrameError, Stopped, UserError
 from hamscope.learn.bundle import Bundle, default_bundle, read_bundle
 from hamscope.learn.dense import classify_band, score_name
@@ -55,7 +57,8 @@ from hamscope_hpc.progress import duration
 
 MAX_BLOCKS = 4096  # tasks of one run; with more bands than this a task does several
 ACTOR_ENVIRONMENT = {"MALLOC_ARENA_MAX": "1"}  # else every thread of an actor keeps freed memory of its own
-_REHEARSAL = 64  # windows that are timed before the start
+_REHEARSAL = 0.3  # seconds that are timed before the start, at least
+_LARGEST = 1024  # pixels a side of what is timed
 _NAMED = 20  # quarantined frames that get a line as they occur
 
 
@@ -224,7 +227,8 @@ def _pool(rows: int, actors: int | None, actors_per_gpu: int) -> Pool:
 
 def _announce(todo: dict, rows: list[dict], bundle: Bundle, options: Classify, pool: Pool) -> None:
     """Say how much there is to do and how long it may take."""
-    windows, rate = sum(row["windows"] for row in rows), _rehearse(bundle, options)
+    windows = sum(row["windows"] for row in rows)
+    rate = _rehearse(bundle, options, (rows[0]["height"], rows[0]["width"]))
     say(
         f"{len(todo)} frames to do, {windows:,} windows of {bundle.window} x {bundle.window} pixels at stride "
         f"{options.stride}: about {duration(max(1.0, windows / rate / pool.actors))} on {pool.actors} actors "
@@ -322,16 +326,26 @@ def _is_done(out: Path, inputs: str, replace: bool, folder: Path, keys: list[str
     return found == inputs
 
 
-def _rehearse(bundle: Bundle, options: Classify) -> float:
-    """Windows a second on one core of this machine, timed on a few windows of noise."""
-    threads = torch.get_num_threads()
-    shape = (bundle.window, bundle.window + (_REHEARSAL - 1) * options.stride)
-    noise = np.random.default_rng(0).integers(0, 2, shape, np.uint8)
+def _rehearse(bundle: Bundle, options: Classify, shape: tuple[int, int]) -> float:
+    """Windows a second on one core of this machine, timed on made-up domains.
+
+    Windows share work with their neighbours, so larger and larger pieces are taken, up to a frame of `shape`, until
+    one takes long enough to be timed.
+    """
+    threads, side, rate = torch.get_num_threads(), 2, 0.0
+    noise = np.random.default_rng(0).normal(size=[min(length, _LARGEST) for length in shape])
+    domains = (ndimage.gaussian_filter(noise, 2.0) > 0).astype(np.uint8)
     torch.set_num_threads(1)
     try:
-        for pixels in (noise[:, : bundle.window], noise):  # the first is to warm up
+        while True:
+            piece = domains[tuple([slice(bundle.window + (side - 1) * options.stride)] * 2)]
+            rows, columns = window_grid(piece.shape, bundle.window, options.stride)
             begin = time.perf_counter()
-            classify_band(pixels, bundle, options.stride, 0, 1, options.confidence)
-        return _REHEARSAL / (time.perf_counter() - begin)
+            classify_band(piece, bundle, options.stride, 0, rows, options.confidence)
+            seconds = time.perf_counter() - begin
+            rate = max(rate, rows * columns / seconds)  # the first piece also warms up
+            if piece.shape == domains.shape or (seconds > _REHEARSAL and side > 2):
+                return rate
+            side *= 2
     finally:
         torch.set_num_threads(threads)

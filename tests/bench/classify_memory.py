@@ -1,9 +1,10 @@
-"""Memory of `hamscope classify` over many frames: `python classify_memory.py [FRAMES] [FOLDER]`, by default 2000.
+"""Memory of `hamscope classify` over many frames: `python classify_memory.py [FRAMES] [FOLDER] [BUNDLE]`.
 
 Every process of the command, the driver, its actors and its Ray, is asked once a second what it holds (RSS; pages that
 are shared count in each).  Frames are 256 x 256 at stride 16, a .npy file each, of smoothed noise; the bundle is the
-default one.  Written into the folder: memory.csv, memory.png, and a line a kind of process on stdout.  "Growth" is the
-slope of a straight line through the second half of the frames, where imports and caches are over.
+default one unless another is given.  Written into the folder: memory.csv, memory.png, and a line a kind of process on
+stdout.  "Growth" is the slope of a straight line through the second half of the frames, where imports and caches are
+over.
 """
 
 import csv
@@ -105,7 +106,7 @@ def report(samples: list, frames: int, folder: Path) -> None:
     figure.savefig(folder / "memory.png", dpi=120)
 
 
-def main(frames: int, folder: Path) -> None:
+def main(frames: int, folder: Path, bundle: str | None = None) -> None:
     """Make the frames, classify them, and say what that held."""
     if not (folder / "frames").exists():
         make_frames(folder / "frames", frames)
@@ -113,6 +114,7 @@ def main(frames: int, folder: Path) -> None:
     out.unlink(missing_ok=True)
     command = [sys.executable, "-m", "hamscope_hpc.cli", "classify", str(folder / "frames"), "--out", str(out),
                "--stride", str(STRIDE), "--actors", str(ACTORS)]  # fmt: skip
+    command += ["--bundle", bundle] if bundle else []
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     samples = watch(process, folder / "results.h5.parts")
     print(f"status {process.returncode}, {samples[-1][0]:.0f} s, {frames} frames")
@@ -122,7 +124,7 @@ def main(frames: int, folder: Path) -> None:
 if __name__ == "__main__":
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 2000
     if len(sys.argv) > 2:
-        main(count, Path(sys.argv[2]))
+        main(count, Path(sys.argv[2]), *sys.argv[3:4])
     else:
         with tempfile.TemporaryDirectory() as temporary:
             main(count, Path(temporary))

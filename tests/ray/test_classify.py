@@ -315,11 +315,12 @@ def test_tries_of_dead_processes_count(tmp_path, bundle):
     assert not classify_actor.band_path(tmp_path, job).exists()
 
 
-def test_bands_of_a_frame():
+def test_bands_of_a_frame(monkeypatch):
     """A frame is one band up to 2^18 windows; larger ones are cut, into bands at least as high as a window.
 
     The bands hold every row of the grid once.
     """
+    monkeypatch.setattr(classify_actor, "BAND_WINDOWS", 2**18)
     for shape, stride, most in (((760, 760), 2, 1), ((760, 760), 1, 2), ((3000, 40_000), 1, 40)):
         ref = FrameRef("a.npy", "", 0, shape)
         jobs = classify_actor.frame_jobs("k", ref, 100, stride)

@@ -85,7 +85,7 @@ def scrape(tmp_path_factory) -> Scrape:
 
 
 def test_the_numbers_are_those_of_the_run(scrape):
-    """Frames, frames done, quarantined and queue at the end; seconds of all five stages.
+    """Frames, frames done, quarantined and queue at the end; seconds of the five stages, and of any other.
 
     Every window of the film has a pattern.  Seen to fail with quarantined frames counted as done.
     """
@@ -98,7 +98,7 @@ def test_the_numbers_are_those_of_the_run(scrape):
     assert scrape.windows == 3 * 13 * 13
     seconds = scrape.matching(f"{PREFIX}stage_seconds_total", mine)
     by_stage = {dict(labels)["stage"]: value for labels, value in seconds.items()}
-    assert set(by_stage) == STAGES
+    assert set(by_stage) >= STAGES
     assert all(0 < value < 60 for value in by_stage.values())
 
 
