@@ -151,7 +151,7 @@ def test_pictures_in_the_page_are_the_files(made):
     inside = sorted(base64.b64decode(address.split(",")[1]) for address in addresses)
     assert inside == sorted(path.read_bytes() for path in folder.glob("*.png"))
     assert all(image["alt"] for image in images)
-    assert [len(list(folder.glob(f"source-0{k}-*.png"))) for k in (1, 2, 3, 4)] == [9, 9, 0, 3]
+    assert [len(list(folder.glob(f"source-0{k}-*.png"))) for k in (1, 2, 3, 4)] == [8, 7, 0, 1]
     tables = {attributes["download"]: attributes["href"] for _, attributes in page.elements if "download" in attributes}
     assert sorted(tables) == sorted(path.name for path in folder.glob("*.csv")) == TABLES
     for name, address in tables.items():
