@@ -32,7 +32,7 @@ class Opened:
     def __init__(self, browser, path, width: int, height: int = 850, **options):
         self.context = browser.new_context(viewport={"width": width, "height": height}, offline=True, **options)
         self.page = self.context.new_page()
-        self.page.set_default_timeout(20_000)
+        self.page.set_default_timeout(90_000)
         self.requests, self.errors = [], []
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.on("console", lambda message: self.errors.append(f"console: {message.text}"))
