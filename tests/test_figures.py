@@ -66,28 +66,6 @@ def test_map_is_bright_where_confident_and_pale_without_pattern():
     np.testing.assert_allclose(picture, expected)
 
 
-def test_columns_have_the_heights_of_the_shares(results, tmp_path):
-    """Areas in the picture: RF-2D confident 0.6, RF-2D not confident 0.2, C-2D not confident 0.2.
-
-    Seen to fail with the whole share drawn on top of the confident part: columns of 140 %.
-    """
-    shares, sure = {"RF-2D": 0.8, "C-2D": 0.2}, {"RF-2D": 0.6}
-    made = table([{"index": k, "shares": shares, "sure": sure} for k in range(8)])
-    figures.fractions(made, list(range(8)), tmp_path / "shares.png")
-    bright = count(tmp_path / "shares.png", figures.COLOURS["RF-2D"])
-    dark = [count(tmp_path / "shares.png", figures.darker(figures.COLOURS[name])) for name in ("RF-2D", "C-2D")]
-    assert np.array(dark) / bright == pytest.approx([0.2 / 0.6] * 2, rel=0.06)  # white edges take some pixels
-
-
-def test_bars_of_one_frame_have_the_lengths_of_the_shares(tmp_path):
-    """As above for the bars of a single frame; the swatches of no legend are in the way."""
-    made = table([{"shares": {"RF-2D": 0.8, "C-2D": 0.2}, "sure": {"RF-2D": 0.6, "C-2D": 0.2}}])
-    figures.fractions(made, [0], tmp_path / "bars.png")
-    bright, clean = (count(tmp_path / "bars.png", figures.COLOURS[name]) for name in ("RF-2D", "C-2D"))
-    dark = count(tmp_path / "bars.png", figures.darker(figures.COLOURS["RF-2D"]))
-    assert np.array([dark, clean]) / bright == pytest.approx([1 / 3, 1 / 3], rel=0.02)
-
-
 def test_pictures_show_frames_and_maps_in_their_places(results, tmp_path):
     """Three frames 25, 50 and 75 % up, dark = up, and below them maps of one class each, from left to right.
 
@@ -142,34 +120,6 @@ def test_clouds_of_two_classes_can_be_drawn(results, tmp_path):
     points[2:] = np.nan
     figures.clouds(points, tmp_path / "clouds.png")
     assert count(tmp_path / "clouds.png", "white") > 0
-
-
-def test_distances_of_long_short_and_empty_films(tmp_path):
-    """300 frames, up and down again in temperature, frames without pattern, and none at all with one."""
-    frames = [
-        {
-            "index": k,
-            "kelvin": 340 + 5 * np.sin(k / 90),
-            "direction": 1 if k < 141 else -1,
-            "windows": 100 * (k % 9 > 0),
-        }
-        for k in range(300)
-    ]
-    figures.distance_series(table(frames), list(range(300)), tmp_path / "long.png", "RF-2D")
-    figures.fractions(table(frames), list(range(300)), tmp_path / "shares.png")
-    empty = table([{"index": k, "windows": 0} for k in range(3)])
-    figures.distance_series(empty, [0, 1, 2], tmp_path / "empty.png")
-    figures.fractions(empty, [0, 1, 2], tmp_path / "none.png")
-    figures.fractions(empty, [0], tmp_path / "one.png")
-    assert len(list(tmp_path.glob("*.png"))) == 5
-
-
-def test_the_class_that_is_nearest_is_drawn_strongly(tmp_path):
-    """Without a class given, the nearest on the average.  Seen to fail with the first class taken."""
-    made = table([{"index": k, "distance": {"P-2D": 1.0}} for k in range(5)])
-    figures.distance_series(made, list(range(5)), tmp_path / "near.png")
-    drawn = {name: count(tmp_path / "near.png", figures.COLOURS[name]) for name in ("C-2D", "P-2D")}
-    assert drawn["P-2D"] > 2 * drawn["C-2D"]
 
 
 def test_training_figures(tmp_path):

@@ -1,8 +1,11 @@
 """The report as a folder and as a page: complete, self-contained, harmless whatever the sources are called."""
 
 import base64
+import csv
 import dataclasses
+import hashlib
 import html.parser
+import json
 import os
 import re
 import shlex
@@ -12,7 +15,7 @@ import numpy as np
 import pytest
 from synthetic import ATTRIBUTES, film, table, together
 
-from hamscope import figures, report
+from hamscope import figures, report, viewer
 from hamscope.data.results import write_results
 from hamscope.errors import ContractError, UserError
 from hamscope.verdict import source_verdicts
@@ -24,7 +27,9 @@ HOSTILE = [
     "{{ 7 * 7 }} $\\frac{1}{0}$ %s.tif",
     "--bundle=x; rm -rf ~ 'a b'.tif",
 ]
-VOID = {"meta", "img", "br", "link", "input"}
+VOID = {"meta", "img", "br", "link", "input", "source"}
+TABLES = ["candidates.csv", "classes.csv", "clouds.csv", "domains.csv", "exponents.csv", "loops.csv", "series.csv",
+          "verdict.csv"]  # fmt: skip
 
 
 class Page(html.parser.HTMLParser):
@@ -32,7 +37,7 @@ class Page(html.parser.HTMLParser):
 
     def __init__(self, path):
         super().__init__()
-        self.elements, self.text, self.open, self.well_formed = [], [], [], True
+        self.elements, self.text, self.scripts, self.open, self.well_formed = [], [], [], [], True
         self.feed(path.read_text(encoding="utf-8"))
         self.close()
         self.well_formed &= not self.open
@@ -47,7 +52,9 @@ class Page(html.parser.HTMLParser):
         self.well_formed &= bool(self.open) and self.open.pop() == tag
 
     def handle_data(self, data):
-        if not self.open or self.open[-1] != "style":
+        if self.open and self.open[-1] == "script":
+            self.scripts.append(data)
+        elif not self.open or self.open[-1] != "style":
             self.text.append(data)
 
 
@@ -79,7 +86,7 @@ def test_page_has_every_verdict_and_every_reason(made):
     results, _, page = made
     assert page.well_formed
     for verdict in source_verdicts(results):
-        assert plain(f"{verdict.source} : {verdict.sentence}") in page.shown
+        assert plain(verdict.source) in page.shown and plain(verdict.sentence) in page.shown
         for reason in verdict.reasons:
             assert plain(reason) in page.shown
     assert "What this cannot tell" in page.shown
@@ -91,43 +98,64 @@ def test_names_of_sources_are_text(made):
     Seen to fail with autoescape off: a script and an onerror attribute.
     """
     _, folder, page = made
-    assert not {"script", "iframe", "object", "link", "base", "form"} & {tag for tag, _ in page.elements}
+    assert not {"iframe", "object", "link", "base", "form"} & {tag for tag, _ in page.elements}
+    scripts = [attributes for tag, attributes in page.elements if tag == "script"]
+    assert scripts == [{"type": "application/json", "id": "frames"}, {}]
+    inside = [frame["facts"][0] for frame in json.loads(page.scripts[0])["rows"]]
+    assert len(page.scripts) == 2 and inside[-len(HOSTILE) :] == HOSTILE
     assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
     for name in HOSTILE:
         assert plain(name) in page.shown
-    assert all(re.fullmatch(r"index\.html|report\.json|source-\d\d-\w+\.png", path.name) for path in folder.iterdir())
+    names = r"index\.html|report\.json|source-\d\d-\w+(-narrow)?\.png|\w+\.csv"
+    assert all(re.fullmatch(names, path.name) for path in folder.iterdir())
 
 
 def test_page_asks_for_nothing_from_anywhere(made):
-    """Pictures are inside, links stay on the page, no style loads anything, and the policy forbids the rest.
+    """Pictures and tables are inside, links stay on the page, no style loads anything, the policy forbids the rest.
 
-    Seen to fail with the pictures linked as files.
+    The one script that the policy lets run is the one of the page.  Seen to fail with the pictures linked as files, and
+    with the script changed after its hash was taken.
     """
     _, folder, page = made
     for tag, attributes in page.elements:
-        assert all(attributes[name].startswith("#") for name in ("href", "action", "srcset") if name in attributes)
+        assert attributes.get("href", "#").startswith(("#", "data:text/csv;")) and "action" not in attributes
         assert tag != "img" or attributes["src"].startswith("data:image/png;base64,")
+        assert attributes.get("srcset", "data:image/png;base64,").startswith("data:image/png;base64,")
         assert "url(" not in attributes.get("style", "")
     text = (folder / "index.html").read_text()
     assert not re.search(r"https?://|@import|url\(", text)
-    assert "default-src 'none'; img-src data:;" in text
+    policy = next(attributes["content"] for tag, attributes in page.elements if "http-equiv" in attributes)
+    digest = base64.b64encode(hashlib.sha256(page.scripts[1].encode()).digest()).decode()
+    assert policy == (f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'")
 
 
 def test_links_lead_somewhere(made):
     _, _, page = made
     places = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
-    links = [attributes["href"][1:] for tag, attributes in page.elements if tag == "a"]
-    assert len(links) == 8 and set(links) <= set(places) and len(set(places)) == len(places)
+    links = [attributes["href"] for tag, attributes in page.elements if tag == "a"]
+    inside = [link[1:] for link in links if link.startswith("#")]
+    assert len(inside) == 16 and set(inside) <= set(places) and len(set(places)) == len(places)
+    assert len(links) - len(inside) == len(TABLES)
 
 
 def test_pictures_in_the_page_are_the_files(made):
-    """Every PNG of the folder is in the page, bit for bit, and described; a film has four, a black frame one."""
+    """Every PNG and CSV of the folder is in the page, bit for bit; pictures are described.
+
+    A film has two plots, wide and narrow, its frames, loop and clouds, and the sizes of its clusters where they have an
+    exponent; a black frame has none.
+    """
     _, folder, page = made
-    images = [attributes for tag, attributes in page.elements if tag == "img"]
-    inside = sorted(base64.b64decode(image["src"].split(",")[1]) for image in images)
+    images = [attributes for tag, attributes in page.elements if tag == "img" and "data-kind" not in attributes]
+    addresses = [image["src"] for image in images]
+    addresses += [attributes["srcset"] for tag, attributes in page.elements if tag == "source"]
+    inside = sorted(base64.b64decode(address.split(",")[1]) for address in addresses)
     assert inside == sorted(path.read_bytes() for path in folder.glob("*.png"))
     assert all(image["alt"] for image in images)
-    assert [len(list(folder.glob(f"source-0{k}-*.png"))) for k in (1, 2, 3, 4)] == [4, 4, 1, 3]
+    assert [len(list(folder.glob(f"source-0{k}-*.png"))) for k in (1, 2, 3, 4)] == [8, 7, 0, 1]
+    tables = {attributes["download"]: attributes["href"] for _, attributes in page.elements if "download" in attributes}
+    assert sorted(tables) == sorted(path.name for path in folder.glob("*.csv")) == TABLES
+    for name, address in tables.items():
+        assert base64.b64decode(address.split(",")[1]) == (folder / name).read_bytes()
 
 
 def test_provenance_and_commands(made):
@@ -204,12 +232,12 @@ def test_same_results_are_left_and_others_need_replace(tmp_path, capsys):
 
 
 def test_a_report_that_lost_a_file_is_made_again(tmp_path):
-    """A picture was deleted; the same command brings it back.  Seen to fail with the mark alone believed."""
+    """A table was deleted; the same command brings it back.  Seen to fail with the mark alone believed."""
     folder = tmp_path / "report"
     report.write_report(small(tmp_path / "a.h5"), folder)
-    (folder / "source-01-frames.png").unlink()
+    (folder / "series.csv").unlink()
     report.write_report(tmp_path / "a.h5", folder)
-    assert (folder / "source-01-frames.png").exists()
+    assert (folder / "series.csv").exists()
 
 
 @pytest.mark.parametrize("replace", [False, True])
@@ -276,13 +304,18 @@ def test_results_that_are_not_whole_are_refused(tmp_path):
 
 
 def test_many_sources_stay_a_page(tmp_path, monkeypatch):
-    """Every source is in the table, pictures are drawn for the first ones only, and the page says so."""
+    """Every source is in the table, sections are made of the first ones only, and the page says so.
+
+    The panels of all are there all the same, under one slider.  Seen to fail with the sources cut before the slider.
+    """
     monkeypatch.setattr(report, "MOST_SECTIONS", 2)
     write_results(tmp_path / "r.h5", table([{"source": f"scan-{k}.png", "windows": 0} for k in range(5)]))
     page = Page(report.write_report(tmp_path / "r.h5", tmp_path / "report"))
-    assert page.well_formed and "Pictures follow for the first 2 sources" in page.shown
+    assert page.well_formed and "Sections follow for the first 2 sources" in page.shown
     assert all(f"scan-{k}.png" in page.shown for k in range(5))
-    assert len([tag for tag, _ in page.elements if tag == "img"]) == 2
+    rows = [json.loads(attributes["data-rows"]) for _, attributes in page.elements if "data-rows" in attributes]
+    assert rows == [[0, 1, 2, 3, 4]] and len(json.loads(page.scripts[0])["rows"]) == 5
+    assert len([tag for tag, attributes in page.elements if attributes.get("id", "").startswith("viewer-")]) == 3
 
 
 def believed(**config):
@@ -323,6 +356,10 @@ def test_page_says_what_the_bundle_knows(tmp_path):
     ):  # fmt: skip
         assert text in page.shown, text
     assert (tmp_path / "report" / "source-01-sweep.png").exists()
+    swept = lines_of(tmp_path / "report" / "sweep.csv")
+    assert [line["psf_px"] for line in swept] == ["", "0.0", "3.0"] and [line["leads"] for line in swept] == [
+        "C-2D", "C-3D", "RF-2D"
+    ]  # fmt: skip
     words = shlex.split(report.commands(results).splitlines()[0])
     assert words[words.index("--psf-px") + 1] == "4.0" and "--sweep-psf" in words and "--bundle" not in words
     assert words[words.index("--confidence") + 1] == "default"
@@ -336,3 +373,44 @@ def test_a_strange_sweep_is_left_out(tmp_path, change):
     write_results(tmp_path / "r.h5", results)
     page = Page(report.write_report(tmp_path / "r.h5", tmp_path / "report"))
     assert page.well_formed and not (tmp_path / "report" / "source-01-sweep.png").exists()
+
+
+def lines_of(path) -> list[dict]:
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_large_series_is_a_folder(tmp_path, monkeypatch):
+    """Panels above the limit are files beside the page, asked for by relative path; they are part of the report.
+
+    A file of the user among them is not removed.  Seen to fail with the files listed by the names of the top folder.
+    """
+    monkeypatch.setattr(viewer, "ONE_FILE", 1000)
+    write_results(tmp_path / "r.h5", film("a.tif", 3))
+    folder = tmp_path / "report"
+    page = Page(report.write_report(tmp_path / "r.h5", folder))
+    data = json.loads(page.scripts[0])
+    names = [row[kind] for row in data["rows"] for kind in ("frame", "map", "flags")]
+    assert not data["inside"] and all(re.fullmatch(r"panels/\d{6}-(frame|map|flags)\.png", name) for name in names)
+    assert sorted(names) == sorted(f"panels/{path.name}" for path in (folder / "panels").iterdir())
+    assert "img-src data: 'self' file:;" in (folder / "index.html").read_text()
+    assert "has to stay beside this page" in page.shown
+    (folder / names[0]).unlink()
+    report.write_report(tmp_path / "r.h5", folder)
+    assert (folder / names[0]).exists()
+    (folder / "panels" / "note.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"holds 'panels/note\.txt', which is no part of the report"):
+        report.write_report(small(tmp_path / "b.h5"), folder, replace=True)
+
+
+def test_frames_alone_in_their_files_are_a_series(tmp_path):
+    """A temperature in every file: the plots of a series and a slider over all; one unknown temperature: no plots."""
+    frames = [{"source": f"{k}.png", "shares": {"C-2D": 1.0}, "up": 0.5, "kelvin": 300.0 + k} for k in range(4)]
+    write_results(tmp_path / "r.h5", table(frames))
+    report.write_report(tmp_path / "r.h5", tmp_path / "report")
+    assert (tmp_path / "report" / "single-fractions.png").exists()
+    frames[2]["kelvin"] = np.nan
+    write_results(tmp_path / "s.h5", table(frames))
+    page = Page(report.write_report(tmp_path / "s.h5", tmp_path / "other"))
+    assert not (tmp_path / "other" / "single-fractions.png").exists()
+    assert [attributes["data-rows"] for _, attributes in page.elements if "data-rows" in attributes] == ["[0, 1, 2, 3]"]

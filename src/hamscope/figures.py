@@ -1,4 +1,4 @@
-"""The figures of the paper as PNG files: learning curve, confusion, clouds, shares, class maps, distance to the cloud.
+"""The figures of the paper as PNG files: learning curve, confusion, clouds, frames with their class maps.
 
 Figure numbers are those of doi:10.48550/arXiv.2211.01490.  Every class has one colour everywhere, from the "bright"
 scheme of Paul Tol's technical note SRON/EPS/TN/09-002, which stays apart for the colour-blind.  Bright means
@@ -17,12 +17,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter
+from matplotlib.ticker import MaxNLocator
 
 from hamscope.data.results import NO_PATTERN, Results
 from hamscope.models import CLASS_NAMES
 from hamscope.provenance import whole_file
-from hamscope.verdict import MIDDLE, frame_verdicts, middle_frames, percent
+from hamscope.verdict import frame_verdicts, percent
 
 COLOURS = dict(
     zip(("C-2D", "C-3D", "RF-2D", "RF-3D", "P-2D", "P-3D", "P*"),
@@ -163,63 +163,6 @@ def clouds(points: np.ndarray, path: str | Path, sample: np.ndarray | None = Non
         save(figure, path)
 
 
-def fractions(results: Results, rows: list[int], path: str | Path) -> None:
-    """Shares of the classes: bright where confident, dark where not (Figs. 7, 9); stacked over the frames of a film."""
-    with matplotlib.rc_context(STYLE):
-        figure = _class_bars(results, rows[0]) if len(rows) == 1 else _stacked_frames(results, rows)
-        save(figure, path)
-
-
-def _class_bars(results: Results, row: int) -> Figure:
-    """One bar a class, for a single frame; numbers as in the paper, confident share in parentheses."""
-    share, sure = results.fractions[row], results.confident_fractions[row]
-    figure = Figure((WIDTH, 2.9), layout="constrained")
-    axis = figure.subplots()
-    for place, name in enumerate(CLASS_NAMES):
-        if np.isfinite(share[place]):
-            axis.barh(place, sure[place], color=COLOURS[name])
-            axis.barh(place, share[place] - sure[place], left=sure[place], color=darker(COLOURS[name]))
-            text = f"{percent(share[place])} ({percent(sure[place])})"
-            axis.text(share[place] + 0.01, place, text, va="center", fontsize=9)
-    axis.set(yticks=range(7), yticklabels=CLASS_NAMES, xlim=(0, 1.12), xticks=np.arange(0, 1.1, 0.25))
-    axis.set(xlabel="share of the windows (in parentheses: confident)")
-    axis.spines["bottom"].set_bounds(0, 1)
-    axis.invert_yaxis()
-    axis.xaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
-    axis.tick_params(axis="y", length=0)
-    return figure
-
-
-def _stacked_frames(results: Results, rows: list[int]) -> Figure:
-    """One column a frame; a line below marks the frames near the middle, which the verdict pools."""
-    figure = Figure((WIDTH, 3.9), layout="constrained")
-    axis = figure.subplots()
-    x = np.arange(len(rows))
-    bottom = np.zeros(len(rows))
-    share = np.nan_to_num(results.fractions[rows])
-    sure = np.nan_to_num(results.confident_fractions[rows])
-    edge = {"linewidth": 0.4, "edgecolor": "white"} if len(rows) <= 60 else {}
-    for k, name in enumerate(CLASS_NAMES):
-        for height, colour in ((sure[:, k], COLOURS[name]), (share[:, k] - sure[:, k], darker(COLOURS[name]))):
-            axis.bar(x, height, bottom=bottom, width=0.86 if len(rows) <= 60 else 1.0, color=colour, **edge)
-            bottom += height
-    if len(rows) <= 20:
-        for place, verdict in zip(x, (frame_verdicts(results)[row] for row in rows)):
-            if verdict.model is None:
-                axis.text(place, 0.5, "no pattern", rotation=90, ha="center", va="center", fontsize=8, color=FAINT)
-    middle = middle_frames(results)[rows]
-    axis.scatter(x[middle], np.full(middle.sum(), 1.035), marker="v", s=18, color=INK, clip_on=False)
-    labels, title = _frame_labels(results, rows)
-    shown = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), 14)).astype(int))
-    axis.set(xticks=x[shown], xticklabels=[labels[i] for i in shown], xlabel=title, ylabel="share of the windows")
-    axis.set(xlim=(-0.6, len(rows) - 0.4), ylim=(0, 1.07), yticks=np.arange(0, 1.1, 0.25))
-    axis.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
-    handles = _shade_handles(_classes_in(results, rows))
-    handles.append(Line2D([], [], color=INK, marker="v", linestyle="", markersize=4, label="near the middle"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), handlelength=1.2, columnspacing=1.2)
-    return figure
-
-
 def frames_and_maps(results: Results, rows: list[int], path: str | Path) -> None:
     """At most six two-level frames, evenly spaced, and below each the class of every window (Fig. 7)."""
     shown = evenly_spaced(rows, PICTURES)
@@ -263,57 +206,9 @@ def class_picture(classes: np.ndarray, flags: np.ndarray) -> np.ndarray:
     return picture
 
 
-def distance_series(results: Results, rows: list[int], path: str | Path, model: str | None = None) -> None:
-    """Mean distance of the windows to each class's cloud against temperature or frame, and the up share (Fig. 11).
-
-    `model` is drawn strongly (by default the class that is nearest on the average), the others faintly.  Heating is
-    drawn solid and cooling dashed; frames near the middle of the transition are shaded.
-    """
-    distance = results.cloud_distance[rows]
-    known = np.isfinite(distance).any(axis=0)
-    if model is None and known.any():
-        model = CLASS_NAMES[
-            int(np.nanargmin(np.where(known, np.nanmean(np.where(known, distance, 0), axis=0), np.inf)))
-        ]
-    x, title = _frame_positions(results, rows)
-    with matplotlib.rc_context(STYLE):
-        figure = Figure((WIDTH, 4.8), layout="constrained")
-        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-        for k, name in sorted(enumerate(CLASS_NAMES), key=lambda item: item[1] == model):
-            strong = name == model
-            style = {"linewidth": 2.2, "marker": "o", "markersize": 5} if strong else {"linewidth": 1.1, "alpha": 0.55}
-            _branches(upper, x, distance[:, k], results.direction[rows], color=COLOURS[name], **style)
-        finite = distance[np.isfinite(distance) & (distance > 0)]
-        if finite.size and finite.max() > 20 * finite.min():
-            upper.set_yscale("log")
-            upper.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            upper.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-            upper.yaxis.set_minor_formatter(NullFormatter())
-        else:
-            upper.set_ylim(0, None)
-        upper.axhline(1, color=FAINT, linewidth=0.8, linestyle=":")
-        upper.set(ylabel="distance to the cloud (sigma)")
-        _branches(lower, x, results.up_fraction[rows], results.direction[rows], color=INK, linewidth=1.2, marker=".")
-        lower.axhspan((1 - MIDDLE) / 2, (1 + MIDDLE) / 2, color="#EDEAE2", zorder=0)
-        lower.set(ylabel="share up", xlabel=title, ylim=(0, 1))
-        lower.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
-        if title == "frame":
-            lower.xaxis.set_major_locator(MaxNLocator(integer=True))
-        figure.legend(handles=_line_handles(known, model, results.direction[rows]), loc="outside right upper")
-        save(figure, path)
-
-
 def evenly_spaced(rows: list[int], most: int) -> list[int]:
     """At most `most` of the rows, first and last among them."""
     return [rows[i] for i in np.unique(np.linspace(0, len(rows) - 1, min(most, len(rows))).round().astype(int))]
-
-
-def _branches(axis, x, y, direction, **style) -> None:
-    """A line in the order of the frames, cut where the direction turns; cooling is dashed."""
-    cuts = [0, *(np.flatnonzero(np.diff(direction)) + 1), len(x)]
-    for start, stop in zip(cuts, cuts[1:]):
-        line = "--" if direction[start] < 0 else "-"
-        axis.plot(x[start:stop], y[start:stop], linestyle=line, **style)
 
 
 def _frame_positions(results: Results, rows: list[int]) -> tuple[np.ndarray, str]:
@@ -364,21 +259,6 @@ def _shade_handles(names: list[str]) -> list[Patch]:
     """Legend of the class colours, and of what the dark shade means."""
     handles = [Patch(color=COLOURS[name], label=name) for name in names]
     return handles + [Patch(color="#3A3A3A", label="dark: not confident")]
-
-
-def _line_handles(known: np.ndarray, model: str | None, direction: np.ndarray) -> list[Line2D]:
-    handles = [
-        Line2D([], [], color=COLOURS[name], linewidth=2.2 if name == model else 1.1, label=name)
-        for name, here in zip(CLASS_NAMES, known)
-        if here
-    ]
-    handles.append(Line2D([], [], color=FAINT, linestyle=":", label="1 sigma"))
-    if (direction < 0).any() and (direction > 0).any():
-        handles += [
-            Line2D([], [], color=INK, label="heating"),
-            Line2D([], [], color=INK, linestyle="--", label="cooling"),
-        ]
-    return handles
 
 
 def _dot(colour: str, label: str, edge: str | None = None) -> Line2D:

@@ -1,18 +1,21 @@
 """A report as a folder: one self-contained HTML page and files beside it, written whole or not at all.
 
-The page holds its pictures inside, asks for nothing from anywhere and runs no script; its content security policy
-(templates/base.html.j2) says so to the browser.  The template escapes every value.
+The page holds its pictures inside and asks for nothing from anywhere.  It runs no script but its own, which its content
+security policy (templates/base.html.j2) names by its hash.  The template escapes every value.
 """
 
 import base64
+import hashlib
 import json
 import os
 import shutil
 import sys
 import tempfile
+from importlib import resources
 from pathlib import Path
 
 import jinja2
+from markupsafe import Markup
 
 from hamscope import __version__
 from hamscope.errors import UserError
@@ -45,7 +48,7 @@ def write_page(source: str | Path, folder: str | Path, replace: bool, build, als
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.absolute().parent))
     try:
         (temporary / PAGE).write_text(build(temporary), encoding="utf-8", errors="replace")
-        mark = {"schema": SCHEMA, "inputs_sha256": inputs, "files": sorted(path.name for path in temporary.iterdir())}
+        mark = {"schema": SCHEMA, "inputs_sha256": inputs, "files": sorted(_files(temporary))}
         (temporary / MARK).write_text(json.dumps(mark, indent=1) + "\n")
         temporary.chmod(0o777 & ~_umask())
         _swap(temporary, folder)
@@ -64,10 +67,33 @@ def render(template: str, context: dict) -> str:
     return environment.get_template(template).render(context)
 
 
-def picture(path: Path, alt: str, caption: str, draw) -> dict:
-    """What the page needs of one picture; `draw` writes it to `path`."""
+def picture(path: Path, alt: str, caption: str, draw, narrow: bool = False) -> dict:
+    """What the page needs of one picture; `draw` writes it to `path`.  A `narrow` one does not fill the page."""
     draw(path)
-    return {"file": path.name, "alt": alt, "caption": caption, "data": base64.b64encode(path.read_bytes()).decode()}
+    return {"file": path.name, "alt": alt, "caption": caption, "data": encoded(path), "narrow": narrow}
+
+
+def plot(path: Path, alt: str, caption: str, draw) -> dict:
+    """A picture that is drawn twice, wide and narrow, and tells where each frame stands in it.
+
+    `draw(path, narrow)` writes it to `path` and returns a list of [x, top, bottom], parts of its width and height.
+    """
+    small = path.with_name(f"{path.stem}-narrow{path.suffix}")
+    places = {"wide": draw(path, False), "narrow": draw(small, True)}
+    return {"file": path.name, "alt": alt, "caption": caption, "data": encoded(path), "small": encoded(small),
+            "places": places}  # fmt: skip
+
+
+def encoded(path: Path) -> str:
+    """A file as base64."""
+    return base64.b64encode(path.read_bytes()).decode()
+
+
+def script(name: str) -> dict:
+    """A script of the templates as `text`, and the `source` that lets a content security policy run it and no other."""
+    text = (resources.files("hamscope") / "templates" / name).read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return {"text": Markup(text), "source": Markup(f"'sha256-{digest}'")}
 
 
 def plain(value) -> str | None:
@@ -88,7 +114,7 @@ def _is_done(folder: Path, inputs: str, replace: bool) -> bool:
     if not ours:
         raise UserError(f"{folder}: is there already and is no report of hamscope; choose another --out")
     # What a user put into the folder is not ours to delete.
-    strange = sorted({path.name for path in folder.iterdir()} - files)
+    strange = sorted(_files(folder) - files)
     same = mark.get("inputs_sha256") == inputs
     if same and all((folder / name).exists() for name in files):
         return True
@@ -99,6 +125,12 @@ def _is_done(folder: Path, inputs: str, replace: bool) -> bool:
     if not (same or replace):
         raise UserError(f"{folder}: is the report of other results; add --replace or choose another --out")
     return False
+
+
+def _files(folder: Path) -> set[str]:
+    """Every file below a folder by its relative path, and every folder that is empty."""
+    inside = [path for path in folder.rglob("*") if not path.is_dir() or path.is_symlink() or not any(path.iterdir())]
+    return {path.relative_to(folder).as_posix() for path in inside}
 
 
 def _swap(temporary: Path, folder: Path) -> None:

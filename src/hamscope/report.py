@@ -1,10 +1,12 @@
-"""Results to a report: one self-contained HTML page, and the same pictures as PNG files beside it.
+"""Results to a report: a page with a slider over frames, the same pictures as PNG and all numbers as CSV beside it.
 
-    results.h5 -> verdict.py (what to say), figures.py (what to show) -> templates/report.html.j2 -> index.html
+    results.h5 -> verdict.py, report_domains.py (what to say), report_pictures.py, panels.py (what to show)
+               -> viewer.py (every frame), report_tables.py (CSV) -> templates/report.html.j2 -> index.html
     slices.h5  -> slices_report.py, likewise
 
-Names of files come from outside: the template escapes them, no picture draws them and no path is made of them.  Equal
-results give an equal page, byte for byte.
+The page is one file that needs nothing else.  Only where the panels of all frames are more than `viewer.ONE_FILE` bytes
+do they stand in a folder beside it.  Names of files come from outside: the template escapes them, no picture draws them
+and no path is made of them.  Equal results give an equal page, byte for byte.
 """
 
 import shlex
@@ -14,28 +16,29 @@ import h5py
 import numpy as np
 from matplotlib.colors import to_hex
 
-from hamscope import __version__, figures, slices_report
+from hamscope import __version__, figures, report_domains, report_pictures, report_tables, slices_report
 from hamscope.data import slices
-from hamscope.data.results import SAMPLE, Results, read_results, sample_windows
+from hamscope.data.results import Results, read_results
 from hamscope.errors import ContractError
 from hamscope.models import CLASS_NAMES, MODELS
-from hamscope.page import picture, plain, render, write_page
-from hamscope.sweep_figure import sweep_picture
+from hamscope.page import encoded, plain, render, script, write_page
+from hamscope.panels import FLAGS
+from hamscope.report_domains import Physics
 from hamscope.verdict import (
     NO_PATTERN,
     UNLIKE,
-    FrameVerdict,
     Verdict,
     bundle_card,
-    closest_row,
-    frame_verdicts,
     pooled,
     share_interval,
     source_rows,
     source_verdicts,
 )
+from hamscope.viewer import FACTS, ONE_FILE, all_frames, first_shown
 
-MOST_SECTIONS = 24  # sources with pictures; the table has all.  A picture weighs some 100 kB in the page
+MOST_SECTIONS = 24  # sources with a section of their own; the table has all.  A picture weighs some 100 kB in the page
+MOST_LINES = 200  # frames in a table on the page; a longer one is in series.csv
+MOST_CSV = 1_000_000  # bytes; a smaller table can be saved from the page itself
 
 
 def write_report(path: str | Path, folder: str | Path, replace: bool = False) -> Path:
@@ -62,22 +65,29 @@ def write_report(path: str | Path, folder: str | Path, replace: bool = False) ->
 
 
 def page_context(results: Results, folder: Path) -> dict:
-    """Everything that the page says, as plain values; draws the pictures into `folder`."""
+    """Everything that the page says, as plain values; draws the pictures and writes the tables into `folder`."""
     rows_of, verdicts = source_rows(results), source_verdicts(results)
+    groups = frame_groups(results, rows_of)
+    series = {one.source: rows_of[one.source] for one in verdicts if one.n_frames > 1}
+    series |= {group["title"]: group["rows"] for group in groups if group["series"]}
+    found = report_domains.physics(results, rows_of, series)
     sections = [
-        _section(results, number, verdict, rows_of[verdict.source], folder)
+        _section(results, found, number, verdict, rows_of[verdict.source], folder)
         for number, verdict in enumerate(verdicts[:MOST_SECTIONS], 1)
     ]
     attributes = results.attributes
+    instrument = bundle_card(attributes).get("instrument", {})
+    frames = all_frames(results, folder, lambda row: report_domains.frame_pairs(results, found, row))
     return {
-        "models": MODELS, "colours": figures.COLOURS, "dark": _dark_colours(),
-        "verdicts": verdicts, "sections": sections, "most_sections": MOST_SECTIONS,
-        "n_frames": len(results.source), "no_pattern": NO_PATTERN, "unlike": UNLIKE,
-        "window": attributes.get("window"), "reading": attributes.get("score"),
-        "instrument": bundle_card(attributes).get("instrument", {}).get("summary", "not recorded"),
-        "sharp": bundle_card(attributes).get("instrument", {}).get("psf_px", [0, 0])[1] == 0,
-        "rejection": bundle_card(attributes).get("rejection"),
-        "provenance": provenance_rows(attributes), "commands": commands(results),
+        "models": MODELS, "colours": figures.COLOURS, "dark": _dark_colours(), "flag_colours": FLAGS, "facts": FACTS,
+        "verdicts": verdicts, "sections": sections, "most_sections": MOST_SECTIONS, "most_lines": MOST_LINES,
+        "groups": [_group(results, found, group, folder) for group in groups],
+        "frames": {"inside": frames.inside, "rows": frames.rows}, "quarantined": results.quarantined,
+        "n_frames": len(results.source), "n_measured": len(found.measured), "no_pattern": NO_PATTERN,
+        "unlike": UNLIKE, "one_file": ONE_FILE, "window": attributes.get("window"), "reading": attributes.get("score"),
+        "instrument": instrument.get("summary", "not recorded"), "sharp": instrument.get("psf_px", [0, 0])[1] == 0,
+        "rejection": bundle_card(attributes).get("rejection"), "tables": _tables(results, found, verdicts, folder),
+        "provenance": provenance_rows(attributes), "commands": commands(results), "script": script("viewer.js"),
     }  # fmt: skip
 
 
@@ -127,43 +137,92 @@ def commands(results: Results) -> str:
     return f"{shlex.join(classify)}\nhamscope report results.h5 --out report/"
 
 
-def _section(results: Results, number: int, verdict: Verdict, rows: list[int], folder: Path) -> dict:
+def _section(results: Results, found: Physics, number: int, verdict: Verdict, rows: list[int], folder: Path) -> dict:
     """The part of the page about one source."""
-    pictures = [
-        ("frames", "Two-level frames, and a map of the class of every window", _frames_caption(results, rows),
-         lambda path: figures.frames_and_maps(results, rows, path))
-    ]  # fmt: skip
-    if verdict.kind != NO_PATTERN:
-        pictures.append(
-            ("fractions", "Share of the windows in each class", _fractions_caption(rows),
-             lambda path: figures.fractions(results, rows, path))
-        )  # fmt: skip
-        if len(rows) > 1:
-            pictures.append(
-                ("distance", "Distance to the cloud of each class, and share of up pixels",
-                 _distance_caption(results, verdict, rows),
-                 lambda path: figures.distance_series(results, rows, path, verdict.model))
-            )  # fmt: skip
-        swept = _swept(results, verdict)
-        if swept:
-            span = bundle_card(results.attributes).get("instrument", {}).get("psf_px", [0, 3])
-            pictures.append(
-                ("sweep", "Verdict against the assumed resolution", SWEEP_CAPTION,
-                 lambda path: sweep_picture([swept], span, path))
-            )  # fmt: skip
-        sample, confident = _pooled_sample(results, list(verdict.rows_used))
-        pictures.append(
-            ("clouds", "Outputs of the network for the training images and for the windows", CLOUDS_CAPTION,
-             lambda path: figures.clouds(results.cloud_sample, path, sample, confident))
-        )  # fmt: skip
-    prefix = f"source-{number:02d}"
-    frames = frame_verdicts(results)
+    prefix = folder / f"source-{number:02d}"
     return {
-        "id": prefix, "verdict": verdict, "alone": verdict.separation.alone if verdict.separation else None,
-        "psf": _psf_text(results, verdict), "classes": _class_table(results, verdict),
-        "frames": [_frame_line(results, frames[row]) for row in rows],
-        "figures": [picture(folder / f"{prefix}-{kind}.png", *rest) for kind, *rest in pictures],
+        "id": prefix.name, "verdict": verdict, "alone": verdict.separation.alone if verdict.separation else None,
+        "psf": _psf_text(results, verdict), "classes": _class_table(results, verdict), "rows": rows,
+        "first": first_shown(results, rows),
+        "plots": report_pictures.series_plots(results, rows, verdict, found.distance_error, prefix),
+        "figures": report_pictures.source_pictures(results, verdict, rows, prefix),
+        "domains": _domains(results, found, verdict.source, rows, prefix),
     }  # fmt: skip
+
+
+def _domains(results: Results, found: Physics, name: str, rows: list[int], prefix: Path) -> dict:
+    """The domains and the loop of a series: lines of both, and their pictures."""
+    phases, loops = found.pooled.get(name, {}), found.loops.get(name, [])
+    pictures = report_pictures.domain_pictures(results, rows, phases, loops, found.error.get(name), prefix)
+    return {
+        "loops": report_domains.loop_lines(loops), "exponents": report_domains.exponent_lines(phases),
+        "figures": pictures, "measured": sum(row in found.measured for row in rows),
+        "block": max((found.measured[row].block for row in rows if row in found.measured), default=1),
+    }  # fmt: skip
+
+
+def frame_groups(results: Results, rows_of: dict[str, list[int]]) -> list[dict]:
+    """Frames of several sources under one slider: those that are alone in their file, and those without a section.
+
+    Frames alone in their files whose temperatures are all known are a series.
+    """
+    single = [rows[0] for rows in rows_of.values() if len(rows) == 1]
+    further = [row for rows in list(rows_of.values())[MOST_SECTIONS:] if len(rows) > 1 for row in rows]
+    series = len(single) > 2 and bool(np.isfinite(results.temperature[single]).all())
+    return [
+        {"id": name, "title": title, "rows": rows, "series": is_series}
+        for name, title, rows, is_series in (
+            ("single", "The frames that are alone in their file", single, series),
+            ("further", "The frames of all further sources", further, False),
+        )
+        if len(rows) > 1
+    ]
+
+
+def _group(results: Results, found: Physics, group: dict, folder: Path) -> dict:
+    """The part of the page about a group of frames."""
+    prefix, rows = folder / group["id"], group["rows"]
+    plots = report_pictures.series_plots(results, rows, None, found.distance_error, prefix) if group["series"] else []
+    domains = _domains(results, found, group["title"], rows, prefix) if group["series"] else None
+    return group | {"first": first_shown(results, rows), "plots": plots, "domains": domains}
+
+
+def _tables(results: Results, found: Physics, verdicts: list[Verdict], folder: Path) -> list[dict]:
+    """Write all numbers of the page as CSV files; of each its name, what it holds, and its data if they are small."""
+    rows = [row for own in source_rows(results).values() for row in own]
+    samples = {
+        one.source: report_pictures.pooled_sample(results, list(one.rows_used)) for one in verdicts[:MOST_SECTIONS]
+    }
+    sweeps = {one.source: swept for one in verdicts if (swept := report_pictures.swept(results, one))}
+    further = {"share_error": found.share_error, "distance_error": found.distance_error}
+    writers = [
+        ("verdict.csv", "a line a source: the verdict, how sure, what limits it", True,
+         lambda path: report_tables.write_verdicts(path, verdicts)),
+        ("classes.csv", "a line a source and class, over all windows that the verdict pools", True,
+         lambda path: report_tables.write_classes(path, results, verdicts)),
+        ("series.csv", "a line a frame: every number of the slider and of the plots", True,
+         lambda path: report_tables.write_series(path, results, rows, further)),
+        ("loops.csv", "coercive points, width and area of every loop", any(found.loops.values()),
+         lambda path: report_domains.write_loops(path, found.loops)),
+        ("domains.csv", "a line a frame and phase: clusters, lengths and exponents", found.measured,
+         lambda path: report_domains.write_domains(path, results, found.measured)),
+        ("exponents.csv", "a line a source and phase: exponents over the frames near the middle", found.pooled,
+         lambda path: report_domains.write_exponents(path, found.pooled)),
+        ("clouds.csv", "the points of the pictures of the clouds", True,
+         lambda path: report_tables.write_clouds(path, results.cloud_sample, samples)),
+        ("sweep.csv", "the verdict against the assumed resolution", sweeps,
+         lambda path: report_tables.write_sweeps(path, sweeps)),
+        ("quarantined.csv", "the frames that could not be classified", results.quarantined,
+         lambda path: report_tables.write_table(path, ["source", "frame", "reason"], results.quarantined)),
+        ("candidates.csv", "the seven classes", True, report_tables.write_candidates),
+    ]  # fmt: skip
+    tables = []
+    for name, what, known, write in writers:
+        if known:
+            write(folder / name)
+            small = (folder / name).stat().st_size <= MOST_CSV
+            tables.append({"name": name, "what": what, "data": encoded(folder / name) if small else None})
+    return tables
 
 
 def _class_table(results: Results, verdict: Verdict) -> list[dict]:
@@ -185,89 +244,6 @@ def _psf_text(results: Results, verdict: Verdict) -> str:
     where = "all" if erased.all() else "some"
     density = f"taken from the frame itself in {where} of them" if erased.any() else "fixed, or frames of two levels"
     return f"Point-spread function: {', '.join(widths)}. Threshold: {density}."
-
-
-def _swept(results: Results, verdict: Verdict) -> dict | None:
-    """The sweep of a source over assumed widths, None where there is none or it is not as it should be."""
-    try:
-        one = results.attributes["sweep"][verdict.source]
-        widths = [None if width is None else float(width) for width in one["psf_px"]]
-        chances, sure = np.array(one["probabilities"], float), np.array(one["confident"], float)
-        told = None if one["told"] is None else float(one["told"])
-    except (KeyError, TypeError, ValueError):
-        return None
-    known = [width for width in widths if width is not None]
-    fits = chances.shape == (len(widths), len(CLASS_NAMES)) and sure.shape == (len(widths),) and len(set(known)) > 1
-    if not fits or not all(np.isfinite(array).all() for array in (chances, sure, known, told or 0.0)):
-        return None
-    return {"psf_px": widths, "probabilities": chances, "confident": sure, "told": told}
-
-
-def _frame_line(results: Results, frame: FrameVerdict) -> dict:
-    """One line of the table of frames."""
-    kelvin, direction = results.temperature[frame.row], results.direction[frame.row]
-    return {
-        "verdict": frame, "index": int(results.index[frame.row]), "up": float(results.up_fraction[frame.row]),
-        "kelvin": f"{kelvin:.2f}" if np.isfinite(kelvin) else "",
-        "direction": {1: "heating", -1: "cooling"}.get(int(direction), ""),
-        "windows": int(results.n_windows[frame.row]), "independent": int(results.n_independent[frame.row]),
-    }  # fmt: skip
-
-
-def _pooled_sample(results: Results, rows: list[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Sampled logits of the rows, shape (S, 7), NaN rows among them, and which of them are confident, shape (S,)."""
-    flags = np.zeros((len(rows), SAMPLE), bool)
-    for own, row in zip(flags, rows):
-        chosen = sample_windows(results.flag_maps[row].shape)
-        own[: len(chosen)] = results.flag_maps[row].ravel()[chosen]
-    return results.logits_sample[rows].reshape(-1, len(CLASS_NAMES)), flags.ravel()
-
-
-def _frames_caption(results: Results, rows: list[int]) -> str:
-    some = f"{figures.PICTURES} of the {len(rows)} frames, evenly spaced. " if len(rows) > figures.PICTURES else ""
-    first, second = ("Left", "Right") if len(rows) == 1 else ("Above", "Below")
-    return (
-        f"{some}{first}, the two-level frame: up is dark. {second}, the class of every window, drawn at its centre "
-        "(the dashed line shows where the centres lie), and the leading class with its share and, in parentheses, "
-        "the part of it that is confident."
-    )
-
-
-def _fractions_caption(rows: list[int]) -> str:
-    if len(rows) == 1:
-        return "Share of the windows in each class; the bright part is confident."
-    return (
-        "Share of the windows in each class, frame by frame: bright where confident, dark where not. Triangles mark "
-        "the frames near the middle of the transition, which the verdict pools."
-    )
-
-
-def _distance_caption(results: Results, verdict: Verdict, rows: list[int]) -> str:
-    closest = closest_row(results, verdict, rows)
-    text = "How far the windows lie, on the average, from the nearest training image of each class, and the share up."
-    if closest is not None:
-        kelvin = results.temperature[closest]
-        where = f"{kelvin:.1f} K" if np.isfinite(kelvin) else f"frame {results.index[closest]}"
-        text += (
-            f" The closest approach to {verdict.model} is at {where}. That the sample is nearest to its critical point "
-            "there is a conjecture of the paper, not a measurement."
-        )
-    return text
-
-
-SWEEP_CAPTION = (
-    "What the verdict would be at another resolution: the same windows (at most 500), with the network told each width "
-    "of the point-spread function in turn. Lines: calibrated probabilities of the classes, mean over the windows. The "
-    "stripe on top is the class that leads. On the left, points: the network is told nothing. Shaded: widths that the "
-    "network was not trained for. Where the stripe changes, the resolution has to be known before the verdict is "
-    "believed."
-)
-CLOUDS_CAPTION = (
-    "The seven outputs of the network before the softmax. Colours: training images. Black: windows of the frames that "
-    "the verdict pools, filled where confident. Each axis sets two classes against each other; its percentage is its "
-    "part in the distances between the seven centres, and the six axes together hold all of it. Windows apart from "
-    "every cloud look like none of the training images."
-)
 
 
 def _dark_colours() -> dict[str, str]:
