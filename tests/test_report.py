@@ -306,7 +306,7 @@ def test_results_that_are_not_whole_are_refused(tmp_path):
 def test_many_sources_stay_a_page(tmp_path, monkeypatch):
     """Every source is in the table, sections are made of the first ones only, and the page says so.
 
-    The panels of all are there all the same, under one slider.  Seen to fail with the sources cut before the slider.
+    The panels of all are there all the same, under one slider.
     """
     monkeypatch.setattr(report, "MOST_SECTIONS", 2)
     write_results(tmp_path / "r.h5", table([{"source": f"scan-{k}.png", "windows": 0} for k in range(5)]))

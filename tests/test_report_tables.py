@@ -35,7 +35,7 @@ def lines_of(path) -> list[dict]:
 def test_tables_hold_the_numbers_of_the_results(made):
     """series.csv has every number of every frame in full, an empty cell where it is not known; names as they are.
 
-    Seen to fail with confident and all shares exchanged, and with the rows in the order of the page's sections.
+    Seen to fail with confident and all shares exchanged.
     """
     results, folder = made
     lines = lines_of(folder / "series.csv")

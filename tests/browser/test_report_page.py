@@ -158,8 +158,6 @@ def test_a_line_in_the_plots_goes_with_the_slider(made, opened, width):
     """It moves with the temperature, to the middle of the frame's bar; a click on the plot moves the slider.
 
     The bar is looked for in the picture that the browser has chosen for this width.
-
-    Seen to fail with the places of the wide picture on a telephone, and with the line in the first panel throughout.
     """
     _, path = made
     shown = opened(path, width)
@@ -226,7 +224,7 @@ CONTRAST = """() => {
 def test_everybody_can_read_it(made, opened):
     """Contrast of all text 4.5 and more (WCAG 2.2, 1.4.3), names of all controls and pictures, headings in order.
 
-    Seen to fail with the soft ink at #8a8a8a (3.5), and with the label of the slider taken away.
+    Seen to fail with the soft ink at #8a8a8a (3.5).
     """
     _, path = made
     shown = opened(path, 1280)
@@ -251,10 +249,7 @@ def test_everybody_can_read_it(made, opened):
 
 
 def test_a_large_series_loads_its_panels_from_the_folder(tmp_path, opened, monkeypatch):
-    """Panels beside the page are shown and asked for by relative path, a frame at a time; the rest of it as before.
-
-    Seen to fail with a policy that allows pictures inside of the page only.
-    """
+    """Panels beside the page are shown and asked for by relative path, a frame at a time; the rest of it as before."""
     monkeypatch.setattr(viewer, "ONE_FILE", 1000)
     write_results(tmp_path / "results.h5", film("film.tif", 5))
     path = report.write_report(tmp_path / "results.h5", tmp_path / "report")
@@ -275,10 +270,7 @@ def test_a_large_series_loads_its_panels_from_the_folder(tmp_path, opened, monke
 
 
 def test_without_scripts_and_on_paper(made, opened):
-    """Without scripts one frame is there and no dead control; on paper there is no control either.
-
-    Seen to fail with the controls shown whatever the script does.
-    """
+    """Without scripts one frame is there and no dead control; on paper there is no control either."""
     results, path = made
     still = opened(path, 1280, java_script_enabled=False)
     assert not still.page.locator(".controls").first.is_visible() and not still.page.locator(".mix").first.is_visible()
@@ -295,10 +287,7 @@ def test_without_scripts_and_on_paper(made, opened):
 
 
 def test_hostile_names_do_nothing(tmp_path, opened):
-    """Names that are scripts, elements and ends of the data block are shown as they are and never run.
-
-    Seen to fail with the data of the frames put into the page as plain JSON.
-    """
+    """Names that are scripts, elements and ends of the data block are shown as they are and never run."""
     names = ["<script>alert(1)</script>", "</script><img src=x onerror=alert(2)>", '"><svg onload=alert(3)>', "<!--"]
     parts = [dataclasses.replace(film("x", 1, seed=k), source=[name]) for k, name in enumerate(names)]
     write_results(tmp_path / "results.h5", together(*parts))

@@ -17,6 +17,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from hamscope.data.results import NO_PATTERN
 from hamscope.data.symmetry import elements, majority_down, prepare
 from hamscope.data.windows import patterned, window_grid
+from hamscope.errors import UserError
 from hamscope.learn import calibration, parameters, tile, trust
 from hamscope.learn.bundle import Bundle
 from hamscope.learn.confidence import NORMS
@@ -146,7 +147,10 @@ def confident(bundle: Bundle, said: Outputs, score: str, distance: np.ndarray | 
     name, best = score_name(bundle, score), said.logits.argmax(1)
     if name in NORMS:  # with a bound on the search, which is faster than the distances
         return bundle.clouds.confident(said.logits, best, name)
-    limit = bundle.card["rejection"]["limits"][name]
+    limits = bundle.card["rejection"]["limits"]
+    if name not in limits:
+        raise UserError(f"--confidence {name}: this bundle knows {', '.join(limits)} only; take one of these")
+    limit = limits[name]
     if not len(said.logits):
         return np.zeros(0, bool)
     if name == "cloud" and distance is not None:
