@@ -243,7 +243,8 @@ def _screen_trust(card: dict) -> None:
     numbers += [rejection["limits"][name] for name in rejection["limits"]]
     if not all(isinstance(number, int | float) and np.isfinite(number) for number in numbers):
         raise ValueError("numbers that are none")
-    if numbers[0] <= 0 or len(instrument["psf_px"]) != 2 or not {rejection["score"]} <= set(rejection["limits"]) <= set(SCORES):
+    known = {rejection["score"]} <= set(rejection["limits"]) <= set(SCORES)
+    if numbers[0] <= 0 or len(instrument["psf_px"]) != 2 or not known:
         raise ValueError("a temperature, a range or a score that is none")
     if not isinstance(instrument["summary"], str) or not all(
         value is None or isinstance(value, int | float) for own in card["coverage"].values() for value in own.values()
