@@ -280,10 +280,16 @@ def writing() -> None:
              ("plain file", 41 / seconds(plain, repeat=1)), "MB/s")  # fmt: skip
 
 
+def dense() -> None:
+    """Every window of a frame at once against one by one, and where the time of a frame goes."""
+    script = Path(__file__).with_name("dense_times.py")
+    subprocess.run([sys.executable, str(script)], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
 if __name__ == "__main__":
     begin = time.monotonic()
     subprocess.run(["uname", "-srm"], check=True)
     packages(metropolis())
-    for benchmark in (wolff, field_sweep, ranks, training, writing):
+    for benchmark in (wolff, field_sweep, ranks, training, dense, writing):
         benchmark()
     print(f"bench: {time.monotonic() - begin:.0f} s")

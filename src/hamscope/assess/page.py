@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hamscope.assess import blur, criticality, pictures, rejection
+from hamscope.assess import beyond, blur, criticality, pictures, rejection
 from hamscope.assess.foreign import FAMILIES
 from hamscope.assess.sample import Sample, draw_views, load, section, see
 from hamscope.assess.scans import windows_of_scans
@@ -81,6 +81,9 @@ def write_assessment(
     _say("criticality")
     results = criticality.assess(first, series)
     found["criticality"] = {result.series.name: result.findings for result in results}
+    found["beyond"] = {
+        own.series.name: beyond.covered(first, own.series) for own in results if own.series.plan.symbol != "H"
+    }
     inputs = canonical_json([sha256_file(path) for path in (slices, training, larger) if path] + list(paths))
     source = Path(paths[0]) / "bundle.json"
     return write_page(
@@ -221,7 +224,7 @@ def tables(found: dict) -> list[dict]:
     """All tables of the page: {"title", "head", "rows", "note"}, every cell a text."""
     return [
         _networks(found), _accuracy(found), *_blur_tables(found["blur"]), *_rejection_tables(found), _coverage(found),
-        _surface(found["surface"]),
+        _beyond(found["beyond"]), _surface(found["surface"]),
     ]  # fmt: skip
 
 
@@ -324,6 +327,19 @@ def _coverage(found: dict) -> dict:
         "Parameter (T/J, R/J or p) of windows through the instrument of the bundle. Slope 0: the image tells nothing."
     )
     return {"title": "Coverage of the parameter, and calibration error", "head": head, "rows": rows, "note": note}
+
+
+def _beyond(found: dict) -> dict:
+    rows = [
+        [series, place, str(row["windows"]), _percent(row["in68"]), _percent(row["in90"]),
+         "none promised" if row["sigma68"] is None else f"{row['sigma68']:.4f}", f"{row['off']:+.4f}",
+         _percent(row["answered"])]
+        for series, places in found.items() for place, row in places.items()
+    ]  # fmt: skip
+    head = ["series", "trained range", "windows", "in 68 % interval", "in 90 % interval", "68 % half width",
+            "mean error", "right class, %"]  # fmt: skip
+    note = "Sharp windows of the first bundle, taken as of the class that drew them."
+    return {"title": "The parameter beyond the trained range", "head": head, "rows": rows, "note": note}
 
 
 def _surface(found: dict) -> dict:
