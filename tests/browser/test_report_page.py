@@ -148,31 +148,35 @@ LINE = """plot => {
 }"""
 
 
-def off_the_bar(plot, line) -> float:
-    """How many pixels on the screen the line of a plot is beside the middle of the bar that it is on."""
+def bars_off(plot, line) -> np.ndarray:
+    """How many pixels on the screen the line of a plot is right of the middle of each bar, from left to right."""
     address = plot.locator("img").evaluate("image => image.currentSrc")
     picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(address.split(",")[1]))).convert("L"))
     scale = picture.shape[1] / line["width"]
     x = round(line["x"] * scale)
     row = picture[round((line["top"] + 0.95 * line["height"]) * scale)]
     white = np.flatnonzero(row > 250)
-    return (x - (white[white < x].max() + white[white > x].min()) / 2) / scale
+    wide = np.flatnonzero(np.diff(white) > 10 * scale)  # letters and the axis are less
+    return (x - (white[wide] + white[wide + 1]) / 2) / scale
 
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_a_line_in_the_plots_goes_with_the_slider(made, opened, width):
     """It moves with the temperature, to the middle of the frame's bar; a click on the plot moves the slider.
 
-    The bar is looked for in the picture that the browser has chosen for this width.
+    The bar is looked for in the picture that the browser has chosen for this width.  Seen to fail with the places of the
+    wide picture on a telephone, and with the line in the first panel throughout.
     """
     _, path = made
     shown = opened(path, width)
     plot = shown.page.locator(".plot").first
     boxes = []
-    for row in (1, 2, 5, N + 2):
+    # The first frame of each branch has no pattern and no bar; cooling runs from the right.
+    for row, bar in ((1, 0), (2, 1), (5, 4), (N + 2, 5)):
         shown.slide_to(row, VIEWER)
         boxes.append(plot.evaluate(LINE))
-        assert abs(off_the_bar(plot, boxes[-1])) < 2
+        off = bars_off(plot, boxes[-1])
+        assert len(off) == N - 1 and abs(off[bar]) < 2
     steps = np.diff([box["x"] for box in boxes])
     kelvin = np.array([338.7, 339.4, 341.5, 343.6])
     assert steps / steps[0] == pytest.approx(np.diff(kelvin) / 0.7, rel=0.05)
