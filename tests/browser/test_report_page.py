@@ -164,8 +164,8 @@ def bars_off(plot, line) -> np.ndarray:
 def test_a_line_in_the_plots_goes_with_the_slider(made, opened, width):
     """It moves with the temperature, to the middle of the frame's bar; a click on the plot moves the slider.
 
-    The bar is looked for in the picture that the browser has chosen for this width.  Seen to fail with the places of the
-    wide picture on a telephone, and with the line in the first panel throughout.
+    The bar is looked for in the picture that the browser has chosen for this width.  Seen to fail with the places of
+    the wide picture on a telephone, and with the line in the first panel throughout.
     """
     _, path = made
     shown = opened(path, width)
