@@ -135,44 +135,53 @@ def test_the_panel_shows_the_maps_of_the_file(made, opened):
             np.testing.assert_allclose(decoded(shown, "map")[..., :3] / 255, expected, atol=0.003)
             np.testing.assert_array_equal(decoded(shown, "frame")[..., 0] < 128, file["preview"][row] == 1)
             np.testing.assert_array_equal(decoded(shown, "flags")[..., 0] < 128, flags == 1)
-    frame = shown.page.locator(f"{VIEWER} .overlay .stack > img").bounding_box()
-    laid = shown.page.locator(f"{VIEWER} .overlay .over img").bounding_box()
+    both = f"['> img', '.over img'].map(own => document.querySelector('{VIEWER} .overlay .stack ' + own)"
+    frame, laid = shown.page.evaluate(f"{both}.getBoundingClientRect().toJSON())")
     place = [(laid[side] - frame[side]) / frame["width"] * 256 for side in ("x", "y")]
     assert [*place, laid["width"] / frame["width"] * 256] == pytest.approx([46, 46, 160], abs=1)
 
 
-def off_the_bar(plot, line) -> float:
-    """How many pixels on the screen the line of a plot is beside the middle of the bar that it is on."""
-    image = plot.locator("img").bounding_box()
+# Both boxes at one moment, since the page may still be scrolling.
+LINE = """plot => {
+  const [line, image] = [".cursor", "img"].map(own => plot.querySelector(own).getBoundingClientRect());
+  return {x: line.x + line.width / 2 - image.x, top: line.y - image.y, height: line.height, width: image.width};
+}"""
+
+
+def bars_off(plot, line) -> np.ndarray:
+    """How many pixels on the screen the line of a plot is right of the middle of each bar, from left to right."""
     address = plot.locator("img").evaluate("image => image.currentSrc")
     picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(address.split(",")[1]))).convert("L"))
-    scale = picture.shape[1] / image["width"]
-    x = round((line["x"] + line["width"] / 2 - image["x"]) * scale)
-    row = picture[round((line["y"] + 0.95 * line["height"] - image["y"]) * scale)]
+    scale = picture.shape[1] / line["width"]
+    x = round(line["x"] * scale)
+    row = picture[round((line["top"] + 0.95 * line["height"]) * scale)]
     white = np.flatnonzero(row > 250)
-    return (x - (white[white < x].max() + white[white > x].min()) / 2) / scale
+    wide = np.flatnonzero(np.diff(white) > 10 * scale)  # letters and the axis are less
+    return (x - (white[wide] + white[wide + 1]) / 2) / scale
 
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_a_line_in_the_plots_goes_with_the_slider(made, opened, width):
     """It moves with the temperature, to the middle of the frame's bar; a click on the plot moves the slider.
 
-    The bar is looked for in the picture that the browser has chosen for this width.
+    The bar is looked for in the picture that the browser has chosen for this width.  Seen to fail with the places of
+    the wide picture on a telephone, and with the line in the first panel throughout.
     """
     _, path = made
     shown = opened(path, width)
     plot = shown.page.locator(".plot").first
     boxes = []
-    for row in (1, 2, 5, N + 2):
+    # The first frame of each branch has no pattern and no bar; cooling runs from the right.
+    for row, bar in ((1, 0), (2, 1), (5, 4), (N + 2, 5)):
         shown.slide_to(row, VIEWER)
-        boxes.append(plot.locator(".cursor").bounding_box())
-        assert abs(off_the_bar(plot, boxes[-1])) < 2
+        boxes.append(plot.evaluate(LINE))
+        off = bars_off(plot, boxes[-1])
+        assert len(off) == N - 1 and abs(off[bar]) < 2
     steps = np.diff([box["x"] for box in boxes])
     kelvin = np.array([338.7, 339.4, 341.5, 343.6])
     assert steps / steps[0] == pytest.approx(np.diff(kelvin) / 0.7, rel=0.05)
-    assert boxes[2]["y"] + boxes[2]["height"] < boxes[3]["y"]
-    image = plot.locator("img").bounding_box()
-    plot.locator("img").click(position={"x": boxes[1]["x"] - image["x"] + 2, "y": boxes[1]["y"] - image["y"] + 20})
+    assert boxes[2]["top"] + boxes[2]["height"] < boxes[3]["top"]
+    plot.locator("img").click(position={"x": boxes[1]["x"] + 2, "y": boxes[1]["top"] + 20})
     assert shown.texts(f'{VIEWER} [data-part="place"]') == [f"3 of {2 * N}"]
     assert shown.errors == []
 
@@ -224,7 +233,7 @@ CONTRAST = """() => {
 def test_everybody_can_read_it(made, opened):
     """Contrast of all text 4.5 and more (WCAG 2.2, 1.4.3), names of all controls and pictures, headings in order.
 
-    Seen to fail with the soft ink at #8a8a8a (3.5).
+    Seen to fail with the soft ink at #8a8a8a (3.5), and with the label of the slider taken away.
     """
     _, path = made
     shown = opened(path, 1280)
@@ -249,7 +258,10 @@ def test_everybody_can_read_it(made, opened):
 
 
 def test_a_large_series_loads_its_panels_from_the_folder(tmp_path, opened, monkeypatch):
-    """Panels beside the page are shown and asked for by relative path, a frame at a time; the rest of it as before."""
+    """Panels beside the page are shown and asked for by relative path, a frame at a time; the rest of it as before.
+
+    Seen to fail with a policy that allows pictures inside of the page only.
+    """
     monkeypatch.setattr(viewer, "ONE_FILE", 1000)
     write_results(tmp_path / "results.h5", film("film.tif", 5))
     path = report.write_report(tmp_path / "results.h5", tmp_path / "report")
@@ -270,7 +282,10 @@ def test_a_large_series_loads_its_panels_from_the_folder(tmp_path, opened, monke
 
 
 def test_without_scripts_and_on_paper(made, opened):
-    """Without scripts one frame is there and no dead control; on paper there is no control either."""
+    """Without scripts one frame is there and no dead control; on paper there is no control either.
+
+    Seen to fail with the controls shown whatever the script does.
+    """
     results, path = made
     still = opened(path, 1280, java_script_enabled=False)
     assert not still.page.locator(".controls").first.is_visible() and not still.page.locator(".mix").first.is_visible()
@@ -287,7 +302,10 @@ def test_without_scripts_and_on_paper(made, opened):
 
 
 def test_hostile_names_do_nothing(tmp_path, opened):
-    """Names that are scripts, elements and ends of the data block are shown as they are and never run."""
+    """Names that are scripts, elements and ends of the data block are shown as they are and never run.
+
+    Seen to fail with the data of the frames put into the page as plain JSON.
+    """
     names = ["<script>alert(1)</script>", "</script><img src=x onerror=alert(2)>", '"><svg onload=alert(3)>', "<!--"]
     parts = [dataclasses.replace(film("x", 1, seed=k), source=[name]) for k, name in enumerate(names)]
     write_results(tmp_path / "results.h5", together(*parts))
