@@ -3,7 +3,7 @@
 # make test    set-up, then every test
 # make setup   what both share; done once, it costs a second
 # make kill-test  jobs killed at random moments, as often as it takes to believe it
-# make bundle  the default bundle again: simulate, train (an hour and a half on two cores), into build/default
+# make bundle  the default bundle again: simulate, train (about two hours), into build/default
 # make bench   ratios of two things timed in one run
 
 VENV ?= .venv
