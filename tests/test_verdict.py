@@ -349,6 +349,21 @@ def test_a_parameter_that_the_image_does_not_tell_is_said_to_be_so():
     assert "extrapolation" in lines_of([0.7], 0.002, 0.01, "P-2D", card)
 
 
+def test_an_interval_that_reaches_the_end_of_the_range_is_open_there():
+    """2.68 +- 0.05 of a range of 2.2 to 2.7 is 2.63 or above; 0.605 of P-2D, whose range mirrored is 0.57 to 0.61, too.
+
+    Seen to fail with the range of the smaller of p and 1 - p taken for both, and with an end left closed.
+    """
+    card = {"trained": {"C-2D": [2.2, 2.7], "P-2D": [0.39, 0.43]}}
+    assert "read 2.63 or above (68 %), 2.58 or above (90 %)" in lines_of([2.68], 0.05, 0.10, card=card)
+    assert "read 2.27 or below (68 %), 2.32 or below (90 %)" in lines_of([2.22], 0.05, 0.10, card=card)
+    assert "read 2.61 or above (68 %), any value (90 %)" in lines_of([2.66], 0.05, 0.50, card=card)
+    assert "read" not in lines_of([2.5], 0.05, 0.3, card=card)
+    assert "read" not in lines_of([0.59], 0.006, 0.012, "P-2D", card)
+    assert "read 0.599 or above (68 %)" in lines_of([0.605], 0.006, 0.012, "P-2D", card)
+    assert "read 0.401 or below (68 %)" in lines_of([0.395], 0.006, 0.012, "P-2D", card)
+
+
 @pytest.mark.parametrize(
     "bundle",
     [

@@ -238,6 +238,16 @@ def test_distance_is_that_of_the_covariance_within_the_classes():
         np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
+def test_intervals_are_open_where_they_reach_an_end_of_the_range():
+    """At an end counts as past it, one short of it does not, and what is unknown stays so.
+
+    Seen to fail with `<` for `<=`, and with both ends opened together.
+    """
+    low, high = parameters.open_ends([2.2, 2.21, 2.1, np.nan], [2.3, 2.7, 2.8, np.nan], (2.2, 2.7))
+    np.testing.assert_array_equal(low, [-np.inf, 2.21, -np.inf, np.nan])
+    np.testing.assert_array_equal(high, [2.3, np.inf, np.inf, np.nan])
+
+
 def test_images_of_a_lattice_count_by_how_alike_they_are():
     """The same score for all images of a lattice: as many as lattices; independent ones: about as many as images.
 

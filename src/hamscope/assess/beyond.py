@@ -18,8 +18,9 @@ PLACES = ("below", "inside", "above")
 def covered(bundle: Bundle, drawn: Series) -> dict:
     """Of the values below, inside and above the trained range: {place: {"windows", "in68", "in90", "sigma68", ...}}.
 
-    "sigma68" is the mean half width of the 68 % interval, "off" the mean of estimate minus truth, and "answered" the
-    share of the windows that the network gives to the class that drew them.  An infinite width, none promised, is None.
+    "sigma68" is the mean half width of the 68 % interval, "off" the mean of estimate minus truth, "answered" the
+    share of the windows that the network gives to the class that drew them, and "open68" and "open90" the shares within
+    intervals that are open where they reach an end of the trained range.  An infinite width, none promised, is None.
     """
     n, k, size, _ = drawn.images.shape
     truth, class_ = np.repeat(drawn.parameter, k), CLASS_NAMES.index(drawn.plan.model)
@@ -35,7 +36,15 @@ def covered(bundle: Bundle, drawn: Series) -> dict:
                 "windows": int(mine.sum()),
                 "in68": parameters.coverage(value[mine], half68[mine], truth[mine]),
                 "in90": parameters.coverage(value[mine], half90[mine], truth[mine]),
+                "open68": _within(value[mine], half68[mine], truth[mine], drawn.plan.trained),
+                "open90": _within(value[mine], half90[mine], truth[mine], drawn.plan.trained),
                 "sigma68": width if np.isfinite(width) else None, "off": float((value - truth)[mine].mean()),
                 "answered": float((seen.logits[mine].argmax(1) == class_).mean()),
             }  # fmt: skip
     return table
+
+
+def _within(value: np.ndarray, half: np.ndarray, truth: np.ndarray, trained: tuple[float, float]) -> float:
+    """Share of windows whose true parameter lies within value +- half with open ends."""
+    low, high = parameters.open_ends(value - half, value + half, trained)
+    return float(((low <= truth) & (truth <= high)).mean())

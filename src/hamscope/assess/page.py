@@ -331,14 +331,18 @@ def _coverage(found: dict) -> dict:
 
 def _beyond(found: dict) -> dict:
     rows = [
-        [series, place, str(row["windows"]), _percent(row["in68"]), _percent(row["in90"]),
+        [series, place, str(row["windows"]), _percent(row["in68"]), _percent(row["open68"]),
+         _percent(row["in90"]), _percent(row["open90"]),
          "none promised" if row["sigma68"] is None else f"{row['sigma68']:.4f}", f"{row['off']:+.4f}",
          _percent(row["answered"])]
         for series, places in found.items() for place, row in places.items()
     ]  # fmt: skip
-    head = ["series", "trained range", "windows", "in 68 % interval", "in 90 % interval", "68 % half width",
-            "mean error", "right class, %"]  # fmt: skip
-    note = "Sharp windows of the first bundle, taken as of the class that drew them."
+    head = ["series", "trained range", "windows", "in 68 % interval", "with open ends",
+            "in 90 % interval", "with open ends", "68 % half width", "mean error", "right class, %"]  # fmt: skip
+    note = (
+        "Sharp windows of the first bundle, taken as of the class that drew them. An interval that reaches an end of "
+        "the trained range is open there, which is how the verdict reads it."
+    )
     return {"title": "The parameter beyond the trained range", "head": head, "rows": rows, "note": note}
 
 

@@ -18,7 +18,9 @@ Away from the training images v is an extrapolation, so the scale grows there:
 with d the Mahalanobis distance of h to the mean of its class (one covariance for all classes, that within them), d_95
 the distance that 95 % of its training images do not exceed, W the standard deviation of the parameters trained on, and
 e the distance of v from the nearest parameter trained on: in a gap between ranges, or past their ends, the value is
-trusted no more than it was drawn out.  This is a rule, not a theorem: coverage outside is to be measured.
+trusted no more than it was drawn out.  This is a rule, not a theorem, and it does not suffice: a network that answers
+for the nearest parameter it knows looks as sure as if it were right.  So an interval that reaches an end of the range
+trained on says nothing of what lies past that end, and `open_ends` leaves it open there.
 
 Last, split conformal prediction [2]_ [3]_: the quantiles of |parameter - v| / S over images of *other lattices* are the
 factors that make S the half width of a 68 % and of a 90 % interval.  The usual correction (1 + 1 / n) of the level
@@ -144,6 +146,16 @@ def predict(state: dict, hidden: np.ndarray, classes: np.ndarray, flipped: np.nd
             value[some], scale = _evaluate(state, hidden[some], k)
             halves[some] = scale[:, None] * state["factors"][k]
     return _turn(value, classes, flipped), halves[:, 0], halves[:, 1]
+
+
+def open_ends(low, high, trained: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+    """Intervals `low` to `high`, numbers or arrays, open at each end that reaches that of the range `trained` on.
+
+    What was never shown cannot be told from the last that was: past the range the network answers as at its end.  So an
+    end at or past that of the range is infinite; one that is NaN stays so.
+    """
+    low, high = np.asarray(low, float), np.asarray(high, float)
+    return np.where(low <= trained[0], -np.inf, low), np.where(high >= trained[1], np.inf, high)
 
 
 def coverage(value: np.ndarray, half: np.ndarray, truth: np.ndarray) -> float:
