@@ -352,9 +352,13 @@ def test_a_parameter_that_the_image_does_not_tell_is_said_to_be_so():
 def test_an_interval_that_reaches_the_end_of_the_range_is_open_there():
     """2.68 +- 0.05 of a range of 2.2 to 2.7 is 2.63 or above; 0.605 of P-2D, whose range mirrored is 0.57 to 0.61, too.
 
-    Seen to fail with the range of the smaller of p and 1 - p taken for both, and with an end left closed.
+    The range of P*, 0.02 to 0.5 of the smaller of p and 1 - p, does not end at 0.5.  Seen to fail with the range of the
+    smaller of p and 1 - p taken for both, with an end left closed, and with 0.5 taken for an end.
     """
-    card = {"trained": {"C-2D": [2.2, 2.7], "P-2D": [0.39, 0.43]}}
+    card = {"trained": {"C-2D": [2.2, 2.7], "P-2D": [0.39, 0.43], "P*": [0.02, 0.4999]}}
+    assert "read" not in lines_of([0.49], 0.02, 0.03, "P*", card)
+    assert "read" not in lines_of([0.51], 0.02, 0.03, "P*", card)
+    assert "read 0.95 or above (68 %)" in lines_of([0.97], 0.02, 0.03, "P*", card)
     assert "read 2.63 or above (68 %), 2.58 or above (90 %)" in lines_of([2.68], 0.05, 0.10, card=card)
     assert "read 2.27 or below (68 %), 2.32 or below (90 %)" in lines_of([2.22], 0.05, 0.10, card=card)
     assert "read 2.61 or above (68 %), any value (90 %)" in lines_of([2.66], 0.05, 0.50, card=card)

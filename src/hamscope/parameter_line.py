@@ -56,7 +56,10 @@ def _remarks(model: str, value: float, halves: list[float], digits: int, card: d
     if not low <= folded <= high and np.isfinite(low):
         remarks.append(f"outside of the range trained on, {low:.3g} to {high:.3g}: an extrapolation")
     # p and 1 - p look alike, and the range is that of the smaller: that of the larger lies the other way round.
-    opened = _opened(value, halves, digits, (low, high) if folded == value else (1 - high, 1 - low))
+    trained = (low, high) if folded == value else (1 - high, 1 - low)
+    if BY_NAME[model].family == "percolation" and folded + halves[0] >= 1 - high:
+        trained = (low, 1 - low)  # the interval goes over from one of the two ranges to the other: p = 1/2 is no end
+    opened = _opened(value, halves, digits, trained)
     return remarks + ([f"this reaches an end of the range trained on, so read {opened}"] if opened else [])
 
 
