@@ -39,6 +39,10 @@ browser() {
   export DEBIAN_FRONTEND=noninteractive
   apt-get update -q && apt-get install -y -q --no-install-recommends chromium fonts-liberation
 }
+slurm() {
+  export DEBIAN_FRONTEND=noninteractive
+  apt-get update -q && apt-get install -y -q --no-install-recommends slurm-wlm munge shellcheck debootstrap
+}
 optional() {  # as step, but a failure is said and forgiven
   local from=$SECONDS what=$1 long=$2; shift 2
   printf '  %-52s' "$what ($long)"
@@ -66,7 +70,8 @@ step "Python environment" "seconds" python3 -m venv "$venv"
 step "torch, first and exactly" "half a minute" pip torch==2.13.0
 step "Ray, numba and the other libraries" "a minute" pip setuptools wheel cython pkgconfig mpi4py numpy numba scipy \
   scikit-image scikit-learn matplotlib jinja2 pillow tifffile rosettasciio safetensors click pydantic "ray[default,data,train]" \
-  pytest pytest-mpi pytest-timeout playwright ruff hatchling editables
+  distributed dask-jobqueue \
+  pytest pytest-mpi pytest-timeout playwright ruff mypy build hatchling editables mkdocs-material "mkdocstrings[python]"
 if [ "$route" = system ]; then
   step "h5py, built against parallel HDF5" "3 minutes, or seconds" parallel_h5py
 else
@@ -79,6 +84,13 @@ if ! command -v chromium >/dev/null; then
     optional "Chromium, which opens the report in a test" "half a minute" browser
   else
     echo "  no Chromium: the test that opens the report in a browser is skipped; ask for the package chromium"
+  fi
+fi
+if ! command -v slurmctld sbatch munged shellcheck >/dev/null; then
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    optional "SLURM and shellcheck, for tests of the job scripts" "half a minute" slurm
+  else
+    echo "  no SLURM here: the tests that start one are skipped; ask for the packages slurm-wlm munge shellcheck"
   fi
 fi
 rm -f "$log"
