@@ -53,7 +53,7 @@ from hamscope_hpc.classify_actor import (
 )
 from hamscope_hpc.classify_metrics import Progress, say
 from hamscope_hpc.cluster import start_ray
-from hamscope_hpc.progress import duration
+from hamscope_hpc.progress import PROGRESS, duration
 
 MAX_BLOCKS = 4096  # tasks of one run; with more bands than this a task does several
 ACTOR_ENVIRONMENT = {"MALLOC_ARENA_MAX": "1"}  # else every thread of an actor keeps freed memory of its own
@@ -186,7 +186,7 @@ def _make_parts(
             pool = _pool(len(rows), actors, actors_per_gpu)
             _announce(todo, rows, bundle, options, pool)
             windows = sum(row["windows"] for row in rows)
-            progress = Progress(run, len(refs), done, len(bad), len(rows), windows)
+            progress = Progress(run, len(refs), done, len(bad), len(rows), windows, folder / PROGRESS)
             results = _pool_results(rows, bundle, options, folder, run, pool)
             bad |= _run(results, todo, jobs, refs, folder, progress)
     if len(bad) == len(refs):

@@ -13,10 +13,11 @@ All have the label `run`, the name of the results file without its ending.  Ray 
 
 import sys
 import time
+from pathlib import Path
 
 from ray.util.metrics import Counter, Gauge
 
-from hamscope_hpc.progress import duration
+from hamscope_hpc.progress import WRITE_EVERY, duration, write_progress
 
 STAGE_SECONDS = "hamscope_classify_stage_seconds"
 _WINDOWS = "hamscope_classify_windows"
@@ -39,9 +40,14 @@ class Progress:
         Frames asked for; of them, those that earlier starts finished, or gave up.
     bands, windows : int
         What is left to do.
+    path : Path, optional
+        The file that says the same to `hamscope status`.
     """
 
-    def __init__(self, run: str, frames: int, done: int, quarantined: int, bands: int, windows: int):
+    def __init__(
+        self, run: str, frames: int, done: int, quarantined: int, bands: int, windows: int, path: Path | None = None
+    ):
+        self.path, self.written = path, -WRITE_EVERY
         self.bands, self.windows, self.windows_done = bands, windows, 0
         self.frames, self.frames_done, self.quarantined = frames, done, quarantined
         self.gauges = {
@@ -52,6 +58,7 @@ class Progress:
             metric.set_default_tags({"run": run})
         self.begin = self.shown = time.monotonic()
         self._export()
+        self._write()
 
     def band(self, windows: int, quarantined: bool) -> None:
         """Say that a band is finished, or given up."""
@@ -68,6 +75,7 @@ class Progress:
 
     def _show_in_time(self) -> None:
         self._export()
+        self._write()
         if time.monotonic() - self.shown > (0.5 if sys.stderr.isatty() else 60.0):
             self.show()
 
@@ -76,6 +84,18 @@ class Progress:
                   "queue": self.bands}  # fmt: skip
         for name, gauge in self.gauges.items():
             gauge.set(values[name])
+
+    def _write(self) -> None:
+        """Leave word for `hamscope status`, every few seconds."""
+        if self.path is None or time.monotonic() - self.written < WRITE_EVERY:
+            return
+        self.written = time.monotonic()
+        rate = self.windows_done / max(self.written - self.begin, 1e-9)
+        bad = f" ({self.quarantined} quarantined)" if self.quarantined else ""
+        finished = self.frames_done + self.quarantined
+        left = (self.windows - self.windows_done) / rate if rate else None
+        done = f"{self.frames_done}/{self.frames} frames{bad}"
+        write_progress(self.path, done, finished / self.frames, f"{rate:.0f} windows/s", left)
 
     def show(self, end: bool = False) -> None:
         """Print one line."""

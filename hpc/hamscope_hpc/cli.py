@@ -256,6 +256,22 @@ def run(config, frames, out, ranks, workers):
     run(config, out, list(frames), ranks=ranks, workers=workers)
 
 
+@hamscope.command()
+@click.argument("folder")
+@click.option("--json", "as_json", is_flag=True, help="The same as JSON.")
+def status(folder, as_json):
+    """Say how far the work in FOLDER is, what runs and what failed; from its files alone, also on a login node."""
+    import json
+
+    from hamscope_hpc.status import lines, read_status, squeue
+
+    stages, jobs = read_status(folder, squeue())
+    if as_json:
+        print(json.dumps({"stages": [s._asdict() for s in stages], "jobs": [j._asdict() for j in jobs]}, indent=1))
+    else:
+        print(*lines(stages, jobs), sep="\n")
+
+
 def _pair(option: str, text: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not (key and equals):

@@ -1,29 +1,39 @@
 """How far a computation over ranks is: shown by rank 0, fed by all, without making anyone wait."""
 
+import contextlib
+import json
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from hamscope.errors import UserError
+from hamscope.provenance import whole_file
 
 if TYPE_CHECKING:  # importing it starts MPI, and `duration` serves programs without MPI too
     from mpi4py import MPI
 
     from hamscope_hpc.stop import Stop
 
+PROGRESS = "progress.json"  # in the work folder of a stage; `hamscope status` reads it
+WRITE_EVERY = 5.0  # seconds
 _TAG = 7
 
 
 class Progress:
     """Counts finished work on rank 0 of `comm`: `done` from any rank, `wait` on all at the end.
 
-    On a terminal the line is rewritten every half second; elsewhere a line a minute is printed.
+    On a terminal the line is rewritten every half second; elsewhere a line a minute is printed.  The file `path` says
+    the same to `hamscope status`.
     """
 
-    def __init__(self, comm: "MPI.Comm", lattices: int, cost: float):
-        self.comm = comm
+    def __init__(self, comm: "MPI.Comm", lattices: int, cost: float, path: Path | None = None):
+        self.comm, self.path = comm, path
         self.lattices, self.cost = lattices, cost
         self.lattices_done, self.cost_done = 0, 0.0
         self.lattices_before, self.cost_before = 0, 0.0
         self.begin = self.shown = time.monotonic()
+        self.written = -WRITE_EVERY
         self.terminal = sys.stderr.isatty()
         self.requests = []
 
@@ -42,6 +52,10 @@ class Progress:
             self._count(*self.comm.recv(tag=_TAG))
         if time.monotonic() - self.shown > (0.5 if self.terminal else 60.0):
             self.show()
+        if self.path and time.monotonic() - self.written > WRITE_EVERY:
+            self.written = time.monotonic()
+            done, share, rate, left = self._now()
+            write_progress(self.path, done, share, rate, left)
 
     def wait(self, stop: "Stop") -> None:
         """Return when every rank has finished its work or stopped; rank 0 shows how far the others are."""
@@ -57,23 +71,33 @@ class Progress:
 
     def show(self, end: bool = False) -> None:
         """Print lattices done, rate and time left on stderr."""
+        done, share, rate, seconds = self._now()
         self.shown = time.monotonic()
-        elapsed = self.shown - self.begin
-        here = min(self.cost_done / max(self.cost - self.cost_before, 1e-9), 1.0)
-        left = "" if end or here < 0.002 else f", {duration(elapsed * (1 / here - 1))} left"
-        share = min((self.cost_before + self.cost_done) / self.cost, 1.0) if self.cost else 1.0
-        line = (
-            f"simulate: {self.lattices_before + self.lattices_done}/{self.lattices} lattices, {100 * share:.0f} %, "
-            f"{self.lattices_done / max(elapsed, 1e-9):.1f} lattices/s, {duration(elapsed)}{left}"
-        )
+        left = "" if end or seconds is None else f", {duration(seconds)} left"
+        line = f"simulate: {done}, {100 * share:.0f} %, {rate}, {duration(self.shown - self.begin)}{left}"
         if self.terminal:
             print(f"\r\033[K{line}", end="\n" if end else "", file=sys.stderr, flush=True)
         else:
             print(line, file=sys.stderr, flush=True)
 
+    def _now(self) -> tuple[str, float, str, float | None]:
+        """What is done in words, the share of the cost that is done, the rate in words, the seconds left if known."""
+        elapsed = time.monotonic() - self.begin
+        here = min(self.cost_done / max(self.cost - self.cost_before, 1e-9), 1.0)
+        left = None if here < 0.002 else elapsed * (1 / here - 1)
+        share = min((self.cost_before + self.cost_done) / self.cost, 1.0) if self.cost else 1.0
+        done = f"{self.lattices_before + self.lattices_done}/{self.lattices} lattices"
+        return done, share, f"{self.lattices_done / max(elapsed, 1e-9):.1f} lattices/s", left
+
     def _count(self, lattices: int, cost: float) -> None:
         self.lattices_done += lattices
         self.cost_done += cost
+
+
+def write_progress(path: Path, done: str, share: float, rate: str, left: float | None) -> None:
+    """Leave word of how far a stage is for `hamscope status`; a full or vanished disk is reported by what matters."""
+    with contextlib.suppress(OSError, UserError), whole_file(path) as temporary:
+        temporary.write_text(json.dumps({"done": done, "share": share, "rate": rate, "left": left}) + "\n")
 
 
 def duration(seconds: float) -> str:

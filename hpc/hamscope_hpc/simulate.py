@@ -29,7 +29,7 @@ from hamscope.sim.lattice import Lattice, Plane, image_planes
 from hamscope.sim.vectors import kernel_form
 from hamscope_hpc import writer
 from hamscope_hpc.lock import JobLock
-from hamscope_hpc.progress import Progress, duration
+from hamscope_hpc.progress import PROGRESS, Progress, duration
 from hamscope_hpc.slabs import MpiSlab
 from hamscope_hpc.stop import Reason, Stop
 from hamscope_hpc.work import Rows, Work, difference, section, why
@@ -170,7 +170,7 @@ def _compute_all(
     group_of = {groups: comm.Split(comm.rank * groups // comm.size, comm.rank) for groups in
                 dict.fromkeys(phase.groups for phase in phases)}  # fmt: skip
     n_lattices = sum(item.last - item.first for item in items)
-    progress = Progress(comm, n_lattices, sum(item.cost for item in items))
+    progress = Progress(comm, n_lattices, sum(item.cost for item in items), work.folder / PROGRESS)
     progress.before(
         n_lattices - sum(item.last - item.first for item in left), progress.cost - sum(item.cost for item in left)
     )

@@ -29,9 +29,9 @@ from hamscope.learn.bundle import read_card, write_bundle
 from hamscope.models import CLASS_NAMES
 from hamscope.provenance import check_writable, section_hash, software_versions, whole_file
 from hamscope_hpc.cluster import start_ray
-from hamscope_hpc.progress import duration
+from hamscope_hpc.progress import PROGRESS, duration
 from hamscope_hpc.train_log import LOG, copy_board, read_log
-from hamscope_hpc.train_worker import PROGRESS, Job, gather_outputs, load_state, train_worker
+from hamscope_hpc.train_worker import Job, gather_outputs, load_state, train_worker
 
 CLOUD_POINTS = 8000  # of each class: enough for the nearest-neighbour search, and 1.5 MB a bundle
 MAX_FAILURES = 2  # times that lost workers are replaced

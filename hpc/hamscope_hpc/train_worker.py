@@ -29,9 +29,10 @@ from hamscope.learn.network import outputs
 from hamscope.learn.resolution import confusions
 from hamscope.learn.speed import loader_threads, matrix_limit, training_flops
 from hamscope.provenance import whole_file
+from hamscope_hpc.progress import PROGRESS
 from hamscope_hpc.train_log import LOG, Board, write_log
 
-STATE, PROGRESS = "state.pt", "progress.json"
+STATE = "state.pt"
 BATCH = 256
 STANDARD = 512  # images that `standardise` sees
 RESOLUTION_IMAGES = 2000  # validation images of which the confusions by resolution are counted
@@ -75,7 +76,7 @@ def train_worker(job: Job) -> None:
         sums = training.train_epoch(
             model, optimizer, source, fit, labels[fit], seed=section.seed, epoch=epoch, batch_size=section.batch_size,
             rank=rank, world=world, precision=precision, device=device,
-            loaders=loader_threads(job["threads"], device), tick=_ticker(storage, epoch, rank),
+            loaders=loader_threads(job["threads"], device), tick=_ticker(storage, epoch, section.epochs, rank),
         )  # fmt: skip
         line = {"epoch": epoch, **_averages("train", sums.loss, sums.correct, sums.images, device)}
         speed = _speed(len(fit), time.monotonic() - begin, sums.waited, flops, limit)
@@ -182,7 +183,7 @@ def _restore(storage: Path, network: torch.nn.Module, optimizer: torch.optim.Opt
     return state["log"]
 
 
-def _ticker(storage: Path, epoch: int, rank: int):
+def _ticker(storage: Path, epoch: int, epochs: int, rank: int):
     """What rank 0 calls after every batch: at most twice a second it leaves word of how far the epoch is."""
     if rank:
         return None
@@ -194,6 +195,7 @@ def _ticker(storage: Path, epoch: int, rank: int):
         if now - last > 0.5:
             last = now
             with whole_file(storage / PROGRESS) as temporary:
-                temporary.write_text(json.dumps({"epoch": epoch, "share": done / total, "seconds": now - begin}))
+                word = {"epoch": epoch, "epochs": epochs, "share": done / total, "seconds": now - begin}
+                temporary.write_text(json.dumps(word))
 
     return tick

@@ -1,0 +1,255 @@
+"""How far the work in a folder is, from its files alone: what a login node can see, without MPI, Ray or SLURM.
+
+    OUT/slices.h5.work/progress*.json   simulate: share, rate, seconds left, written every few seconds
+    OUT/bundle.train/progress.json      train: epoch, share of it; log.jsonl, a line an epoch
+    OUT/results.h5.parts/progress.json  classify: as simulate
+    OUT/jobs.jsonl                      what the job scripts say of their jobs, an event a line (slurm/common.sh)
+
+An output without its work folder beside it is whole: work folders go when the output has its name.  Where squeue is
+on the path, it is asked for the state of the jobs; it is not needed.
+"""
+
+import json
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from hamscope.errors import UserError
+from hamscope_hpc.progress import PROGRESS, duration
+
+STAGES = ("simulate", "train", "classify", "report")
+RUN, JOBS = "run.json", "jobs.jsonl"
+SILENT = 120  # seconds without a word after which a stage is not called running
+_FINE = (0, 3, 75)
+_LAST_LINES = 8
+_TAIL = 2**14  # bytes of a log that are read for its last lines
+LOG = "log.jsonl"  # of a training; train_log.py, which needs Ray, writes it
+
+
+class Stage(NamedTuple):
+    """One stage: its output, `state` ("done", "running", "unfinished" or "waiting") and the details in words."""
+
+    stage: str
+    output: str
+    state: str
+    details: tuple[str, ...] = ()
+
+
+class Job(NamedTuple):
+    """One SLURM job by its last event; `queue` is what squeue says of it, "" where that is not known."""
+
+    job: str
+    stage: str
+    event: str
+    status: int | None
+    starts: int
+    log: str
+    queue: str = ""
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ended with a status that is neither whole, nor quarantined frames, nor a resumable stop."""
+        return self.event == "ended" and self.status not in _FINE
+
+
+def read_status(folder: str | Path, queue: dict[str, str] | None = None) -> tuple[list[Stage], list[Job]]:
+    """The stages and jobs of a folder, in the order of the work and of the jobs' first events.
+
+    Parameters
+    ----------
+    queue : dict, optional
+        States of jobs by their number, as squeue gives them.
+
+    Raises
+    ------
+    UserError
+        There is no such folder, or nothing of hamscope in it.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: is no folder; give the --out of `hamscope run` or of slurm/pipeline.sh")
+    now = time.time()
+    found = [*_outputs(folder), *_unfinished(folder, now)]
+    jobs = _jobs(folder / JOBS, queue or {})
+    goes_all_the_way = (folder / RUN).exists()
+    if not (found or jobs or goes_all_the_way):
+        raise UserError(f"{folder}: holds nothing of hamscope; give the --out of `hamscope run` or slurm/pipeline.sh")
+    pending = {(one.stage, one.output) for one in found if one.state != "done"}
+    found = [one for one in found if one.state != "done" or (one.stage, one.output) not in pending]
+    seen = {one.stage for one in found}
+    coming = {job.stage for job in jobs} - seen
+    if goes_all_the_way:
+        coming |= {*STAGES} - seen
+    found += [Stage(stage, "", "waiting") for stage in coming if stage in STAGES]
+    return sorted(found, key=lambda one: (STAGES.index(one.stage), one.output)), jobs
+
+
+def squeue() -> dict[str, str]:
+    """The states of this user's jobs by their number, such as "RUNNING on n1"; none where there is no SLURM."""
+    program = shutil.which("squeue")
+    if program is None:
+        return {}
+    try:
+        done = subprocess.run(
+            [program, "--me", "-h", "-a", "-o", "%i|%T|%R"], capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return {}
+    rows = [line.split("|", 2) for line in done.stdout.splitlines() if line.count("|") >= 2]
+    return {number: f"{state} {'on ' if state == 'RUNNING' else ''}{where}".strip() for number, state, where in rows}
+
+
+def lines(stages: list[Stage], jobs: list[Job]) -> list[str]:
+    """The status for a person: a line a stage and a job, then the last lines of what failed."""
+    text = []
+    for one in stages:
+        details = "; ".join(one.details)
+        text.append(f"{one.stage:<9} {one.output or '-':<14} {one.state}{': ' if details else ''}{details}")
+    if jobs:
+        text += ["", "jobs"]
+    for job in jobs:
+        status = "" if job.status is None else f" with status {job.status}"
+        again = f", start {job.starts}" if job.starts > 1 else ""
+        queue = f"; in the queue: {job.queue}" if job.queue else ""
+        text.append(f"{job.job:<9} {job.stage:<14} {job.event}{status}{again}{queue}")
+    for job in jobs:
+        if job.failed:
+            text += ["", f"job {job.job}, {job.stage}, failed with status {job.status}; the last lines of {job.log}:"]
+            text += [f"  {line}" for line in last_lines(Path(job.log))]
+    return text
+
+
+def last_lines(path: Path, count: int = _LAST_LINES) -> list[str]:
+    """The last lines of a log that are not empty; why there are none."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, path.stat().st_size - _TAIL))
+            text = file.read().decode(errors="replace")
+    except OSError as error:
+        return [f"(cannot be read: {error.strerror})"]
+    return [line.rstrip() for line in text.splitlines() if line.strip()][-count:] or ["(the log is empty)"]
+
+
+def _outputs(folder: Path) -> list[Stage]:
+    """What is whole in the folder."""
+    import h5py
+
+    stages = {"hamscope-slices": "simulate", "hamscope-results": "classify"}
+    found = []
+    for path in sorted(folder.glob("*.h5")):
+        try:
+            with h5py.File(path, "r") as file:
+                schema, whole = file.attrs.get("schema"), bool(file.attrs.get("complete", False))
+                count = len(file["images" if schema == "hamscope-slices" else "fractions"]) if schema in stages else 0
+                bad = len(file["quarantined"]) if "quarantined" in file else 0
+        except (OSError, KeyError):
+            continue
+        if schema in stages and whole:
+            words = f"{count:,} {'images' if stages[schema] == 'simulate' else 'frames'}"
+            words += f", {bad} quarantined" if bad else ""
+            found.append(Stage(stages[schema], path.name, "done", (words, _written(path))))
+    for path in sorted(folder.glob("*/bundle.json")):
+        found.append(Stage("train", path.parent.name, "done", (_written(path),)))
+    for path in sorted(folder.glob("*/index.html")):
+        found.append(Stage("report", path.parent.name, "done", (_written(path),)))
+    return found
+
+
+def _unfinished(folder: Path, now: float) -> list[Stage]:
+    """What has a work folder, with progress and last checkpoint."""
+    found = []
+    for stage, ending, stored in (
+        ("simulate", ".work", "[!p]*.[0-9]*.json"),
+        ("train", ".train", "state.pt"),
+        ("classify", ".parts", "*.npz"),
+    ):
+        for work in sorted(folder.glob(f"*{ending}")):
+            if not work.is_dir():
+                continue
+            output = work.name.removesuffix(ending)
+            if stage == "classify" and (folder / output).exists():
+                continue  # kept for the frames that are quarantined
+            written = {path: path.stat().st_mtime for path in work.iterdir() if path.is_file()}
+            running = now - max(written.values(), default=0) < SILENT
+            words = sorted(path for path in written if path.match("progress*.json"))
+            words = [path for path in words if now - written[path] < SILENT] or words  # not of parts that are done
+            details = _training(work) if stage == "train" else [_words(path) for path in words]
+            saved = [when for path, when in written.items() if path.match(stored)]
+            if saved:
+                details.append(f"last checkpoint {duration(max(0, now - max(saved)))} ago")
+            if written and not running:
+                details.append(f"no word for {duration(now - max(written.values()))}")
+            found.append(Stage(stage, output, "running" if running else "unfinished", tuple(filter(None, details))))
+    return found
+
+
+def _words(path: Path) -> str:
+    """What a progress file says, in words; that of part K of N is called progress.K-of-N.json."""
+    progress, part = _read(path), path.name.removeprefix("progress").removesuffix("json").strip(".")
+    if not progress:
+        return ""
+    left = "" if progress["left"] is None else f", {duration(progress['left'])} left"
+    text = f"{progress['done']}, {100 * progress['share']:.0f} %, {progress['rate']}{left}"
+    return f"part {part}: {text}" if part else text
+
+
+def _training(work: Path) -> list[str]:
+    """Epochs, speed, accuracy and time left of a training."""
+    log, now = _json_lines(work / LOG), _read(work / PROGRESS)
+    if not now:
+        return [f"{len(log)} epochs done"] if log else []
+    within = now["share"] if now["epoch"] == len(log) + 1 else 0.0
+    each = log[-1]["seconds"] if log else now["seconds"] / max(now["share"], 1e-9)
+    left = duration(each * (now["epochs"] - len(log) - within))
+    details = [f"{len(log)}/{now['epochs']} epochs done, {100 * within:.0f} % of the next, {left} left"]
+    if log:
+        details.append(
+            f"{log[-1]['images_per_second']:.0f} images/s, validation accuracy "
+            f"{100 * log[-1]['validation_accuracy']:.1f} %"
+        )
+    return details
+
+
+def _jobs(path: Path, queue: dict[str, str]) -> list[Job]:
+    """The jobs that the scripts told of, each by its last event."""
+    jobs: dict[str, Job] = {}
+    for line in _json_lines(path):
+        try:
+            number, event, status = str(line["job"]), line["event"], line.get("status")
+            before = jobs.get(number)
+            starts = (before.starts if before else 0) + (event == "started")
+            log = line.get("log") or (before.log if before else "")
+            jobs[number] = Job(number, line["stage"], event, status, starts, log, queue.get(number, ""))
+        except (KeyError, TypeError, AttributeError):
+            continue
+    return list(jobs.values())
+
+
+def _json_lines(path: Path) -> list[dict]:
+    """The lines of a file that are whole JSON objects: the last one may be half written."""
+    found = []
+    try:
+        text = path.read_text(errors="replace")
+    except OSError:
+        return found
+    for line in text.splitlines():
+        try:
+            value = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(value, dict):
+            found.append(value)
+    return found
+
+
+def _read(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def _written(path: Path) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(path.stat().st_mtime))
