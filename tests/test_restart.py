@@ -74,9 +74,12 @@ def work_of(out):
     return out.with_name(out.name + ".work")
 
 
+MANIFESTS = "*.[0-9][0-9][0-9][0-9].json"
+
+
 def begun(out):
     """True once there is something stored to go on from."""
-    return lambda: any(work_of(out).glob("*.json")) and len(list(work_of(out).glob("*.json"))) > 1
+    return lambda: any(work_of(out).glob(MANIFESTS))
 
 
 @pytest.mark.timeout(1800)
@@ -304,7 +307,7 @@ def one_line(err: str) -> str:
 def items_stored(out) -> dict[str, dict]:
     """The manifests in a work folder, each of which names files that can be read."""
     found = {}
-    for path in work_of(out).glob("*.*.json"):
+    for path in work_of(out).glob(MANIFESTS):
         manifest = json.loads(path.read_text())
         for kind in ("rows", "bits", "avalanches"):
             np.load(path.with_name(f"{path.stem}.{manifest['generation']}.{kind}.npy"))

@@ -107,8 +107,7 @@ def test_a_stop_while_simulating_is_passed_to_the_ranks(tmp_path):
     job.process.send_signal(signal.SIGTERM)
     status, err = job.wait(60)
     assert status == 75 and "the same command goes on" in err, err
-    stored = sorted(path.name for path in work.glob("*.json"))
-    assert len(stored) > 1
+    assert any(work.glob("*.[0-9][0-9][0-9][0-9].json"))
     job = Job(1, *command)
     assert until(lambda: (work / "lock").exists(), job)
     time.sleep(1.0)
