@@ -3,6 +3,8 @@
 # make test    set-up, then every test
 # make setup   what both share; done once, it costs a second
 # make kill-test  jobs killed at random moments, as often as it takes to believe it
+# make test-container  the container's definition in a chroot: %files, %post, %test; root and debootstrap, ten minutes
+# make docs    the documentation site, into build/site
 # make bundle  the default bundle again: simulate, train (about two hours), into build/default
 # make bench   ratios of two things timed in one run
 
@@ -10,7 +12,7 @@ VENV ?= .venv
 export VENV
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test lint kill-test bench bundle
+.PHONY: setup demo test lint kill-test test-container bench bundle docs
 setup:
 	@hpc/setup.sh
 
@@ -23,12 +25,19 @@ demo: setup
 
 lint: setup
 	$(BIN)/ruff check .
+	$(BIN)/mypy
 
 test: setup lint
 	tests/run.sh
 
 kill-test: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" HAMSCOPE_KILLS=20 HAMSCOPE_WRITING_KILLS=25 $(BIN)/pytest -q tests/test_restart.py -k killed
+
+test-container:
+	tests/container/chroot.sh
+
+docs: setup
+	$(BIN)/mkdocs build --strict --site-dir build/site
 
 bundle: setup
 	@mkdir -p build

@@ -82,7 +82,7 @@ def simulate_in_ranks(config_path: str, config: Config, slices: Path, ranks: int
     mpiexec = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     if ranks > 1 and mpiexec is None:
         print("simulate: no mpiexec on the path, so one process does it all", file=sys.stderr)
-    elif ranks > 1:
+    elif mpiexec and ranks > 1:
         command = [mpiexec, "-n", str(ranks), "--oversubscribe", *command]
         # Open MPI refuses to run as root, which is what one is in a container, unless told twice.
         environment |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}

@@ -190,7 +190,7 @@ def _write_tables(series: Series, out: Path) -> None:
 
 def shift_table(series: Series) -> list[list]:
     """The shifts as rows, the header first; `found` is no where a shift is that between its neighbours."""
-    header = ["frame", "source", "page", "row_px", "column_px", "correlation", "keyframe", "found"]
+    header: list = ["frame", "source", "page", "row_px", "column_px", "correlation", "keyframe", "found"]
     drift = series.drift
     return [header] + [
         [number, ref.source, ref.page, f"{shift[0]:.3f}", f"{shift[1]:.3f}", f"{quality:.3f}", int(key),

@@ -54,7 +54,8 @@ def list_microscope(path: Path) -> list[Declared]:
 
 def read_microscope(path: str, array: str, page: int, rows: slice) -> np.ndarray:
     """Rows of one frame."""
-    return np.asarray(rows_of(_named(_images(path))[array], page, rows).compute(scheduler="synchronous"))
+    lazy = rows_of(_named(_images(path))[array], page, rows)
+    return np.asarray(lazy.compute(scheduler="synchronous"))  # type: ignore[attr-defined]  # an array of dask
 
 
 def _named(images: dict) -> dict:

@@ -282,12 +282,13 @@ def outputs(network: nn.Module, images: np.ndarray, condition: np.ndarray | None
     `condition` is (W, 3), or (3,) for all of them; None where nothing is known of the microscope.
     """
     device = next(network.parameters()).device
+    told = None
     if condition is not None:
-        condition = torch.as_tensor(np.broadcast_to(condition, (len(images), CONDITIONS)).astype(np.float32))
+        told = torch.as_tensor(np.broadcast_to(condition, (len(images), CONDITIONS)).astype(np.float32))
     logits, hidden = [], []
     for first in range(0, len(images), batch):
         part = slice(first, first + batch)
-        known = None if condition is None else condition[part].to(device)
+        known = None if told is None else told[part].to(device)
         hidden.append(network.features(torch.as_tensor(images[part], device=device), known))
         logits.append(network.full2(hidden[-1]))
     if not logits:
