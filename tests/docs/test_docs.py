@@ -45,7 +45,7 @@ def test_the_site_builds(tmp_path):
 def test_the_commands_of_a_page_work_one_after_the_other(page, tmp_path):
     """In an empty folder that has only the configs, as a reader of the page would type them.
 
-    Seen to fail with an option misspelt in the page, and with two of its commands exchanged.
+    Seen to fail with an option misspelt in the page, and with a report of results that no command before it makes.
     """
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     environment = dict(os.environ, PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
