@@ -2,7 +2,7 @@
 # common.sh - what the job scripts share: the site, the container, how a job stops, is requeued and goes on.
 #
 # It is sourced.  A job script calls, in this order,
-#   begin STAGE OUT            site file, folders, the event `started`, the limit on fruitless requeues
+#   begin STAGE OUT [INPUTS]   site file, folders, the event `started`, the limit on fruitless requeues
 #   run_step SRUN_OPTIONS -- COMMAND   one srun; leaves its exit status in $status
 #   finish "$status"           requeue, or the event `ended` and the exit status of the job
 #
@@ -44,7 +44,10 @@ enter_container() {
   command -v apptainer >/dev/null || fail "HAMSCOPE_CONTAINER is set, but there is no apptainer here; load its module"
   local path
   prefix=(apptainer exec)
-  for path in "$HAMSCOPE_HOME" "$@" ${HAMSCOPE_BIND:-}; do prefix+=(--bind "$path"); done
+  for path in "$HAMSCOPE_HOME" "$@" ${HAMSCOPE_BIND:-}; do
+    [ -d "$path" ] || path=$(dirname "$path")
+    prefix+=(--bind "$(realpath "$path")")
+  done
   # The ranks find srun's PMIx by a socket in the folder of the job.
   [ -z "${SLURM_JOB_ID:-}" ] || prefix+=(--bind /tmp)
   [ -z "${SLURM_GPUS_ON_NODE:-}" ] || prefix+=(--nv)
@@ -85,7 +88,7 @@ last_event() {
 
 # --- a job from its start to its end
 
-begin() { # STAGE OUT
+begin() { # STAGE OUT [INPUTS]
   stage=$1 out=$2
   # The task of an array: its plain id may be that of the whole array.
   job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}}
@@ -97,7 +100,7 @@ begin() { # STAGE OUT
   trap 'hear TERM' TERM
   trap 'hear USR1' USR1
   load_site
-  enter_container "$out"
+  enter_container "$out" "${@:3}"
   failed_mark=$out/logs/$stage.$job.failed
   rm -f "$failed_mark"
   # Where SLURM itself took the job off its nodes, the shell had no time to say so.

@@ -5,10 +5,12 @@ Each time the file is that of one process that nobody disturbs, byte for byte, o
 
 import hashlib
 import json
-import subprocess
+import os
+import signal
+from pathlib import Path
 
 import pytest
-from engines import ROOT, hamscope
+from engines import hamscope
 from slurm_cluster import events
 
 SCRIPT = "slurm/simulate.sbatch"
@@ -18,9 +20,9 @@ name = "slurm"
 [simulate]
 seed = 5
 image_size = 32
-C-2D = {temperature = [2.25, 2.6], lattices = 200, measurements = 3, thermalization_sweeps = 3000, thermalization_wolff = 300}
-RF-2D = {disorder = [1.0, 1.19], lattices = 400, snapshots = 4}
-RF-3D = {disorder = [2.25, 2.29], lattices = 60, snapshots = 4}
+C-2D = {temperature = [2.25, 2.6], lattices = 128, measurements = 3, thermalization_sweeps = 2000, thermalization_wolff = 200}
+RF-2D = {disorder = [1.0, 1.19], lattices = 300, snapshots = 4}
+RF-3D = {disorder = [2.25, 2.29], lattices = 40, snapshots = 4}
 """  # noqa: E501
 
 
@@ -40,7 +42,7 @@ def undisturbed(tmp_path_factory):
 
 def submit(cluster, config, out, *options, **environment):
     return cluster.sbatch("-w", "n1", "--ntasks-per-node=2", "--mem-per-cpu=100", *options, SCRIPT, config, str(out),
-                          **environment)  # fmt: skip
+                          "--ranks-per-lattice", "1", **environment)  # fmt: skip
 
 
 def begun(out):
@@ -58,7 +60,6 @@ def test_preempted_requeued_once_and_finished(cluster, undisturbed, tmp_path):
     cluster.until(begun(tmp_path))
     cluster.take_nodes("n1")
     done = cluster.wait(job)
-    print(log_of(tmp_path, job))
     assert (done["JobState"], done["Restarts"]) == ("COMPLETED", "1"), log_of(tmp_path, job)
     assert sha256(tmp_path / "slices.h5") == expected
     assert events(tmp_path) == [
@@ -66,3 +67,75 @@ def test_preempted_requeued_once_and_finished(cluster, undisturbed, tmp_path):
         ("simulate", "ended", 0),
     ]  # fmt: skip
     assert json.loads((tmp_path / "slices.run.json").read_text())["resumed"]
+
+
+def test_time_limit_is_used_and_gone_on_from(cluster, undisturbed, tmp_path):
+    """The signal that comes before the time limit leads to a checkpoint and a new start, without a human."""
+    config, expected = undisturbed
+    job = submit(cluster, config, tmp_path, "--signal=B:USR1@57", "--time=1")
+    done = cluster.wait(job)
+    assert done["JobState"] == "COMPLETED" and int(done["Restarts"]) >= 1, log_of(tmp_path, job)
+    assert sha256(tmp_path / "slices.h5") == expected
+    assert "stopped (USR1), requeued" in log_of(tmp_path, job)
+
+
+def test_scancel_leaves_no_process_and_no_requeue(cluster, undisturbed, tmp_path):
+    config, _ = undisturbed
+    job = submit(cluster, config, tmp_path)
+    cluster.until(begun(tmp_path))
+    assert cluster.processes(job)
+    cluster.call("scancel", job)
+    done = cluster.wait(job)
+    assert (done["JobState"], done["Restarts"]) == ("CANCELLED", "0")
+    cluster.until(lambda: not cluster.processes(job), 30)
+    assert events(tmp_path) == [("simulate", "started", None), ("simulate", "ended", 75)]
+    assert not (tmp_path / "slices.h5").exists()
+
+
+def test_a_rank_that_fails_fails_the_job(cluster, undisturbed, tmp_path):
+    """One of two ranks is killed: the job says so, is not requeued, writes no file, and the next one goes on."""
+    config, expected = undisturbed
+    job = submit(cluster, config, tmp_path)
+    cluster.until(begun(tmp_path))
+    ranks = [pid for pid in cluster.processes(job) if b"hamscope\0simulate" in _command(pid).replace(b"/", b"\0")
+             and b"python" in _command(pid).split(b"\0")[0]]  # fmt: skip
+    assert len(ranks) == 2
+    os.kill(ranks[0], signal.SIGKILL)
+    done = cluster.wait(job)
+    assert (done["JobState"], done["ExitCode"], done["Restarts"]) == ("FAILED", "137:0", "0"), log_of(tmp_path, job)
+    assert events(tmp_path)[-1] == ("simulate", "ended", 137)
+    assert not (tmp_path / "slices.h5").exists()
+    again = submit(cluster, config, tmp_path)
+    assert cluster.wait(again)["JobState"] == "COMPLETED"
+    assert sha256(tmp_path / "slices.h5") == expected
+
+
+def test_a_node_that_goes_down_under_the_job(cluster, undisturbed, tmp_path):
+    """SLURM itself requeues the job, and it is finished once the node is back."""
+    config, expected = undisturbed
+    job = submit(cluster, config, tmp_path)
+    cluster.until(begun(tmp_path))
+    cluster.call("scontrol", "update", "nodename=n1", "state=down", "reason=test")
+    cluster.until(lambda: cluster.fields(job)["Restarts"] == "1")
+    cluster.until(lambda: not cluster.processes(job), 30)
+    cluster.call("scontrol", "update", "nodename=n1", "state=resume")
+    done = cluster.wait(job)
+    assert (done["JobState"], done["Restarts"]) == ("COMPLETED", "1"), log_of(tmp_path, job)
+    assert sha256(tmp_path / "slices.h5") == expected
+    assert [event for _, event, _ in events(tmp_path)][-3:] == ["requeued", "started", "ended"]
+
+
+def test_starts_that_store_nothing_come_to_an_end(cluster, undisturbed, tmp_path):
+    """A job that is stopped before it can store anything is requeued a few times, then it fails and says why."""
+    config, _ = undisturbed
+    job = submit(cluster, config, tmp_path, "--signal=B:USR1@60", "--time=1", HAMSCOPE_FRUITLESS_STARTS="1")
+    done = cluster.wait(job)
+    assert (done["JobState"], done["ExitCode"], done["Restarts"]) == ("FAILED", "1:0", "1"), log_of(tmp_path, job)
+    assert "1 starts in a row stored nothing new" in log_of(tmp_path, job)
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
