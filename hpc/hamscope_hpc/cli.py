@@ -37,8 +37,10 @@ def hamscope():
 @click.option("--checkpoint-every", default=60.0, show_default=True, type=click.FloatRange(0), metavar="SECONDS",
               help="Time between two checkpoints.")  # fmt: skip
 @click.option("--mpi-io-hint", "hints", multiple=True, metavar="KEY=VALUE", help="A hint for MPI-IO; may be repeated.")
+@click.option("--part", metavar="K/N", help="Compute only part K of N, beside jobs of the other parts; the command "
+              "without --part writes OUT.")  # fmt: skip
 @replace_option
-def simulate(config, out, ranks_per_lattice, checkpoint_every, hints, replace):
+def simulate(config, out, ranks_per_lattice, checkpoint_every, hints, part, replace):
     """Draw the images of CONFIG's models.  Start it with mpiexec or srun to use more than one process.
 
     A signal (SIGTERM, SIGUSR1, Ctrl-C) stops it with status 75, and the same command goes on, also on another number
@@ -46,12 +48,14 @@ def simulate(config, out, ranks_per_lattice, checkpoint_every, hints, replace):
     """
     from mpi4py import MPI
 
+    from hamscope_hpc.claim import parse_part
     from hamscope_hpc.simulate import simulate
 
     comm = MPI.COMM_WORLD
     try:
         pairs = dict(_pair("--mpi-io-hint", hint) for hint in hints)
-        simulate(load_config(config), out, comm, ranks_per_lattice, replace, checkpoint_every, pairs)
+        part = part and parse_part(part)
+        simulate(load_config(config), out, comm, ranks_per_lattice, replace, checkpoint_every, pairs, part)
     except (UserError, Stopped, Failed) as error:  # on all ranks alike
         if comm.rank == 0:
             say(error)

@@ -1,4 +1,4 @@
-"""One job at a time on one output: a lock file that a living job keeps fresh, on whatever host it runs.
+"""One job at a time on one output, or one for each part: a lock file that a living job keeps fresh, on whatever host.
 
 The file names its owner (host, process, job).  On the same host the kernel knows whether that process lives.  From
 another host only the file can be seen, so the owner adds one to a counter in it every few seconds, and whoever wants
@@ -6,6 +6,7 @@ the lock watches whether the counter still moves.  Clocks of two hosts are never
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import socket
@@ -28,6 +29,10 @@ class JobLock:
     ----------
     beat, patience : float
         Seconds between two beats of the owner; seconds without one after which an owner on another host is dead.
+    part : str
+        Which part of the work the job computes, such as "2/5"; "" for all of it.
+    brief : bool
+        It is held for a moment only, so that whoever also wants it briefly waits instead of being refused.
 
     Attributes
     ----------
@@ -35,11 +40,14 @@ class JobLock:
         True where another job took the lock away, which it does only from an owner that it believed to be dead.
     """
 
-    def __init__(self, path: str | Path, beat: float = _BEAT, patience: float = _PATIENCE):
+    def __init__(
+        self, path: str | Path, beat: float = _BEAT, patience: float = _PATIENCE, part: str = "", brief: bool = False
+    ):
         self.path, self.beat, self.patience = Path(path), beat, patience
         self.owner = {
             "token": uuid.uuid4().hex, "host": socket.gethostname(), "pid": os.getpid(), "kernel": _kernel(),
             "started": _started(os.getpid()), "slurm_job": os.environ.get("SLURM_JOB_ID"),
+            "part": part, "brief": brief,
         }  # fmt: skip
         self.thread: threading.Thread | None = None
         self.lost = False
@@ -54,17 +62,12 @@ class JobLock:
             A living job holds it.
         """
         while not self._create():
-            found = _read(self.path)
-            if found is None:
-                continue  # gone since, or not yet written: look again
-            owner, count = found
-            if self._lives(owner, count):
-                job = f", SLURM job {owner['slurm_job']}" if owner.get("slurm_job") else ""
-                raise UserError(
-                    f"{self.path.parent}: another job works on it (process {owner['pid']} on {owner['host']}{job}); "
-                    "wait for it, end it, or choose another --out"
-                )
-            self._bury(owner)
+            owner = self.living_owner()
+            if owner is None:
+                continue
+            if not (owner.get("brief") and self.owner["brief"]):
+                raise UserError(busy(self.path.parent, owner))
+            time.sleep(0.05)
         self.thread = threading.Thread(target=self._keep_fresh, daemon=True)
         self.thread.start()
 
@@ -79,6 +82,13 @@ class JobLock:
             if self._is_mine():
                 self.path.unlink()
 
+    def living_owner(self) -> dict | None:
+        """Who holds the lock; None where nobody does, and the lock of a dead owner is removed."""
+        while (found := _read(self.path)) is not None:
+            if self._lives(*found):
+                return found[0]
+        return None
+
     def _create(self) -> bool:
         """Make the lock file unless there is one: written beside it first, so that nobody reads half of it."""
         mine = self.path.with_name(f"{self.path.name}.{self.owner['token']}")
@@ -92,28 +102,43 @@ class JobLock:
         return True
 
     def _lives(self, owner: dict, count: int) -> bool:
+        """True while the owner lives; False where he is dead and was buried, or gave the lock back."""
         if owner["host"] == self.owner["host"] and owner["kernel"] == self.owner["kernel"]:
-            return _started(owner["pid"]) == owner["started"]
-        print(f"{self.path.parent}: looking for {self.patience:g} s whether its job on {owner['host']} is alive",
-              file=sys.stderr, flush=True)  # fmt: skip
+            if _started(owner["pid"]) == owner["started"]:
+                return True
+            self._bury(owner)
+            return False
+        if not owner.get("brief"):
+            print(f"{self.path.parent}: looking for {self.patience:g} s whether its job on {owner['host']} is alive",
+                  file=sys.stderr, flush=True)  # fmt: skip
         end = time.monotonic() + self.patience
         while time.monotonic() < end:
-            time.sleep(min(1.0, self.patience / 10))
+            time.sleep(min(0.1 if owner.get("brief") else 1.0, self.patience / 10))
             found = _read(self.path)
-            if found is None or found[0]["token"] != owner["token"] or found[1] != count:
-                return found is not None
+            if found is None or found[0]["token"] != owner["token"]:
+                return False
+            if found[1] != count:
+                return True
+        self._bury(owner)
         return False
 
     def _bury(self, owner: dict) -> None:
-        """Move the lock of a dead owner away; a lock that is not his any more is put back."""
+        """Move the lock of a dead owner away; a lock that is not his any more is left, or put back."""
         grave = self.path.with_name(f"{self.path.name}.dead.{self.owner['token']}")
         try:
-            os.rename(self.path, grave)
+            with _alone(self.path.parent):
+                found = _read(self.path)
+                if found is not None and found[0]["token"] == owner["token"]:
+                    os.rename(self.path, grave)
         except FileNotFoundError:
             return
+        # Where the file system cannot keep others out, the lock may have changed between the two lines above.
         found = _read(grave)
-        if found is not None and found[0]["token"] != owner["token"]:
-            os.link(grave, self.path)
+        if found is None:
+            return
+        if found[0]["token"] != owner["token"]:
+            with contextlib.suppress(FileExistsError):
+                os.link(grave, self.path)
         grave.unlink()
 
     def _keep_fresh(self) -> None:
@@ -133,6 +158,28 @@ class JobLock:
         except UserError:
             return False
         return found is not None and found[0]["token"] == self.owner["token"]
+
+
+def busy(folder: Path, owner: dict) -> str:
+    """That a living job works in a folder, in one line."""
+    job = f", SLURM job {owner['slurm_job']}" if owner.get("slurm_job") else ""
+    what = f"part {owner['part']} of another job" if owner.get("part") else "another job"
+    return (
+        f"{folder}: {what} works on it (process {owner['pid']} on {owner['host']}{job}); "
+        "wait for it, end it, or choose another --out"
+    )
+
+
+@contextlib.contextmanager
+def _alone(folder: Path):
+    """Keep others out of the block, as far as the file system can: of this host, and of others where it is shared."""
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(number, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(number)
 
 
 def _read(path: Path) -> tuple[dict, int] | None:

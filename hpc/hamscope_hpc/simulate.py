@@ -28,6 +28,7 @@ from hamscope.sim import samples
 from hamscope.sim.lattice import Lattice, Plane, image_planes
 from hamscope.sim.vectors import kernel_form
 from hamscope_hpc import writer
+from hamscope_hpc.claim import Part, claim, job_lock
 from hamscope_hpc.lock import JobLock
 from hamscope_hpc.progress import Progress, duration
 from hamscope_hpc.slabs import MpiSlab
@@ -44,7 +45,7 @@ _GO_ON, _SAVE, _SAVE_AND_STOP, _STOP = range(4)
 
 def simulate(
     config: Config, out: str | Path, comm: MPI.Comm, ranks_per_lattice: int | None = None, replace: bool = False,
-    checkpoint: float = CHECKPOINT, hints: dict[str, str] | None = None,
+    checkpoint: float = CHECKPOINT, hints: dict[str, str] | None = None, part: Part | None = None,
 ) -> None:  # fmt: skip
     """Draw everything the config asks for and write it to `out`; collective over `comm`.
 
@@ -61,6 +62,8 @@ def simulate(
         Seconds between two checkpoints of a work item.
     hints : dict, optional
         Hints for MPI-IO beside those that fit the file system.
+    part : Part, optional
+        Compute only this part of the work items, beside other jobs of other parts, and do not write `out`.
 
     Raises
     ------
@@ -76,22 +79,27 @@ def simulate(
     begin = time.monotonic()
     if _on_root(comm, lambda: _finished(config, out, replace)):
         return
-    lock = JobLock(work.folder / "lock")
+    items = all_items(config)
+    if part and part.count > len(items):
+        raise UserError(f"--part {part}: there are {len(items)} work items; choose at most {len(items)} parts")
+    lock = job_lock(work, part)
     with Stop(comm) as stop:
         try:
-            resumed = _on_root(comm, lambda: _claim(work, lock, config, replace))
+            resumed = _on_root(comm, lambda: claim(work, lock, config, replace, part))
             _check_shared(work, comm)
-            items = all_items(config)
+            # Another job may have finished it since.
+            if _on_root(comm, lambda: _finished(config, out, replace)):
+                if comm.rank == 0 and not part:
+                    work.remove()
+                return
+            if part:
+                _compute_all(part.of(items), config, work, comm, stop, lock, ranks_per_lattice, checkpoint, resumed)
+                if comm.rank == 0:
+                    _say_missing(work, items, out, part)
+                return
             seconds = _compute_all(items, config, work, comm, stop, lock, ranks_per_lattice, checkpoint, resumed)
             computed = time.monotonic()
-            if comm.rank == 0:
-                print(f"simulate: writing {out}", file=sys.stderr, flush=True)
-            manifests = comm.bcast([work.manifest(item) for item in items] if comm.rank == 0 else None, 0)
-            parts = writer.Parts(work, items, manifests)
-            hints = writer.stripe_hints(
-                out.absolute().parent, len(parts) * config.simulate.image_size**2, comm.size
-            ) | (hints or {})
-            written = writer.write(config, out, parts, comm, hints)
+            written = _write(config, items, out, work, comm, hints or {})
             seconds["writing"] = time.monotonic() - computed
             if comm.rank == 0:
                 _write_sidecar(out, config, comm.size, resumed, written, seconds, time.monotonic() - begin)
@@ -100,6 +108,17 @@ def simulate(
         finally:
             lock.release()
     comm.Barrier()
+
+
+def _write(config: Config, items: list[samples.Item], out: Path, work: Work, comm: MPI.Comm, hints) -> writer.Written:
+    """All items, which are computed, to the file; collective."""
+    if comm.rank == 0:
+        print(f"simulate: writing {out}", file=sys.stderr, flush=True)
+    manifests = comm.bcast([work.manifest(item) for item in items] if comm.rank == 0 else None, 0)
+    parts = writer.Parts(work, items, manifests)
+    n_bytes = len(parts) * config.simulate.image_size**2
+    hints = writer.stripe_hints(out.absolute().parent, n_bytes, comm.size) | hints
+    return writer.write(config, out, parts, comm, hints)
 
 
 def all_items(config: Config) -> list[samples.Item]:
@@ -341,24 +360,6 @@ def _finished(config: Config, out: Path, replace: bool) -> bool:
     raise UserError(f"{out}: was made from another config ({changed}); choose another --out, or --replace it")
 
 
-def _claim(work: Work, lock: JobLock, config: Config, replace: bool) -> bool:
-    """Take the work folder, of this config alone; True where it holds work to go on with."""
-    try:
-        work.folder.mkdir(exist_ok=True)
-        lock.acquire()
-        try:
-            return work.open(config)
-        except UserError:
-            if not replace:
-                raise
-            for path in work.folder.iterdir():
-                if path != lock.path:
-                    path.unlink()
-            return work.open(config)
-    except OSError as error:
-        raise UserError(f"{work.folder}: cannot be written, {why(error)}; choose another --out") from None
-
-
 def _check_shared(work: Work, comm: MPI.Comm) -> None:
     """UserError on all ranks unless all of them see the work folder."""
     blind = [host for host in comm.allgather(None if work.folder.exists() else socket.gethostname()) if host]
@@ -366,6 +367,17 @@ def _check_shared(work: Work, comm: MPI.Comm) -> None:
         raise UserError(
             f"{work.folder}: cannot be seen from {', '.join(sorted(set(blind)))}; choose an --out that all nodes share"
         )
+
+
+def _say_missing(work: Work, items: list[samples.Item], out: Path, part: Part) -> None:
+    """Print how the file is to be had after a part was computed."""
+    manifests = [work.manifest(item) for item in items]
+    missing = sum(not (manifest and manifest["done"]) for manifest in manifests)
+    if missing:
+        rest = f"; {missing} of {len(items)} work items are missing; the same command without --part computes them and"
+    else:
+        rest = f", and so are all {len(items)} work items; the same command without --part"
+    print(f"simulate: part {part} is computed{rest} writes {out}", file=sys.stderr)
 
 
 def _say_shares(seconds: Counter) -> None:

@@ -1,7 +1,8 @@
 """The work folder of a simulation: what is computed so far, in files that are whole or not there.
 
     OUT.work/run.json                    the config and the version that it belongs to
-    OUT.work/lock                        the job that works on it (hamscope_hpc.lock)
+    OUT.work/lock                        the job that works on it (hamscope_hpc.claim)
+    OUT.work/lock.2-of-5                 or the job that computes this part of it
     OUT.work/C-3D.0000.json              a work item: how far it is, and which files below hold it
     OUT.work/C-3D.0000.7.rows.npy        its images so far, a row each (ROW)
     OUT.work/C-3D.0000.7.bits.npy        the images themselves, a row of packed bits each
@@ -40,6 +41,7 @@ ROW = np.dtype(
 # As AVALANCHES, less the names of the classes, which an .npy file cannot hold.
 _SWEEP = np.dtype([(name, "u1" if name == "model" else slices.AVALANCHES[name]) for name in slices.AVALANCHES.names])
 SCHEMA = "hamscope-work"
+LOCK = "lock"
 _MARK = "run.json"
 _FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota is used up", errno.EROFS: "it is read-only",
          errno.ENOENT: "the folder was removed", errno.EACCES: "there is no permission to write"}  # fmt: skip
@@ -79,7 +81,7 @@ class Work:
             found = json.loads(mark.read_text())
             theirs, version = found["config"], found["version"]
         except FileNotFoundError:
-            if any(path.name.split(".")[0] != "lock" for path in self.folder.iterdir()):
+            if any(path.name.split(".")[0] != LOCK for path in self.folder.iterdir()):
                 raise UserError(f"{self.folder}: is in the way and no work folder; choose another --out") from None
             self.claim(mine)
             return False
@@ -99,8 +101,19 @@ class Work:
             temporary.write_text(json.dumps(mine, indent=1) + "\n")
 
     def remove(self) -> None:
-        """Remove the folder and all that is in it."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Remove the folder, the lock last, so that nobody begins in a folder half removed; where another job has taken
+        a lock there meanwhile it stays.
+        """
+        with contextlib.suppress(OSError):
+            self.clear()
+            (self.folder / LOCK).unlink(missing_ok=True)
+            self.folder.rmdir()
+
+    def clear(self) -> None:
+        """Remove everything but locks."""
+        for path in self.folder.iterdir():
+            if path.name.split(".")[0] != LOCK:
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
     def manifest(self, item: Item) -> dict | None:
         """What is known of a work item, or None where nothing was stored of it."""
