@@ -183,6 +183,12 @@ class Cluster:
             "--wrap", f"sleep {seconds}",
         )  # fmt: skip
 
+    def resume(self, node: str) -> None:
+        """Bring a node back that was set down; it may be back by itself, as its slurmd is alive."""
+        subprocess.run(["scontrol", "update", f"nodename={node}", "state=resume"], env=self.environment,
+                       capture_output=True, timeout=60)  # fmt: skip
+        self.until(lambda: self.call("sinfo", "-h", "-n", node, "-p", "low", "-o", "%t") in ("idle", "mix", "alloc"))
+
     def processes(self, job: str) -> list[int]:
         """Living processes that a job started, wherever they are by now: its id is in their environment."""
         found, mark = [], f"SLURM_JOB_ID={job}".encode()

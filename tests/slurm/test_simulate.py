@@ -118,7 +118,7 @@ def test_a_node_that_goes_down_under_the_job(cluster, undisturbed, tmp_path):
     cluster.call("scontrol", "update", "nodename=n1", "state=down", "reason=test")
     cluster.until(lambda: cluster.fields(job)["Restarts"] == "1")
     cluster.until(lambda: not cluster.processes(job), 30)
-    cluster.call("scontrol", "update", "nodename=n1", "state=resume")
+    cluster.resume("n1")
     done = cluster.wait(job)
     assert (done["JobState"], done["Restarts"]) == ("COMPLETED", "1"), log_of(tmp_path, job)
     assert sha256(tmp_path / "slices.h5") == expected
@@ -128,10 +128,25 @@ def test_a_node_that_goes_down_under_the_job(cluster, undisturbed, tmp_path):
 def test_starts_that_store_nothing_come_to_an_end(cluster, undisturbed, tmp_path):
     """A job that is stopped before it can store anything is requeued a few times, then it fails and says why."""
     config, _ = undisturbed
-    job = submit(cluster, config, tmp_path, "--signal=B:USR1@60", "--time=1", HAMSCOPE_FRUITLESS_STARTS="1")
+    job = submit(cluster, config, tmp_path, HAMSCOPE_FRUITLESS_STARTS="1")
+    cluster.until(lambda: events(tmp_path))
+    cluster.call("scancel", "--batch", "--signal=USR1", job)
     done = cluster.wait(job)
     assert (done["JobState"], done["ExitCode"], done["Restarts"]) == ("FAILED", "1:0", "1"), log_of(tmp_path, job)
     assert "1 starts in a row stored nothing new" in log_of(tmp_path, job)
+
+
+def test_an_array_and_its_merge_give_the_file_of_a_single_job(cluster, undisturbed, tmp_path):
+    """Three parts; the first is preempted, and no other part is requeued with it."""
+    config, expected = undisturbed
+    array = submit(cluster, config, tmp_path, "--array=1-3", "--ntasks-per-node=1")
+    cluster.until(begun(tmp_path))
+    cluster.call("scancel", "--batch", "--signal=USR1", f"{array}_1")
+    merge = submit(cluster, config, tmp_path, f"--dependency=afterok:{array}")
+    assert cluster.wait(merge)["JobState"] == "COMPLETED", log_of(tmp_path, merge)
+    restarts = [cluster.fields(f"{array}_{k}")["Restarts"] for k in (1, 2, 3)]
+    assert restarts == ["1", "0", "0"]
+    assert sha256(tmp_path / "slices.h5") == expected
 
 
 def _command(pid: int) -> bytes:
