@@ -120,7 +120,8 @@ class Cluster:
         self.call("slurmctld", "-c")
         for k in range(1, NODES + 1):
             self.call("slurmd", "-N", f"n{k}")
-        self.until(lambda: self.call("sinfo", "-h", "-N", "-p", "low", "-t", "idle", "-o", "%N").split() == ["n1", "n2"])
+        idle = ("sinfo", "-h", "-N", "-p", "low", "-t", "idle", "-o", "%N")
+        self.until(lambda: self.call(*idle).split() == ["n1", "n2"])
 
     def stop(self) -> None:
         """End the jobs, then the daemons, by their process ids."""
