@@ -181,10 +181,11 @@ still_runs() {
 finish() { # STATUS: the end of a job script
   local status=$1
   if [ "$status" -eq 75 ] && still_runs; then
-    echo "$stage: stopped ($([ -n "$stopping" ] && echo "$stopping" || echo "SIGTERM")), requeued; it goes on from what is stored"
+    echo "$stage: stopped (${stopping:-SIGTERM to the step}), requeued; it goes on from what is stored"
     event requeued 75
-    # Before anything else is tidied up: a preempted job has seconds.
-    if scontrol requeue "$job"; then
+    # Before anything else is tidied up: a preempted job has seconds.  SLURM then ends every process of the job, and
+    # scontrol must not take its own end for a failure.
+    if (trap '' TERM; exec scontrol requeue "$job"); then
       $before_exit
       trap - EXIT
       exit 75

@@ -101,7 +101,7 @@ ray_node() {
     --object-store-memory="${HAMSCOPE_OBJECT_STORE:-268435456}" --dashboard-agent-listen-port=0 \
     "${options[@]}" >"$own/start.log" 2>&1 </dev/null &
   ray=$!
-  until [ -n "$end" ] || grep -q 'Ray runtime started' "$own/start.log"; do
+  until [ -n "$end" ] || grep -qs 'Ray runtime started' "$own/start.log"; do
     kill -0 "$ray" 2>/dev/null || { cat "$own/start.log"; exit 1; }
     sleep 0.2
   done
