@@ -19,6 +19,14 @@ ray_folder() {
   echo "$mine/r$SLURM_JOB_ID" # short: the names of sockets may have 107 bytes
 }
 
+# The address of this host in the network; some hosts files give a host's own name a loopback address.
+own_ip() {
+  local ip
+  ip=$(getent ahostsv4 "$(hostname)" | awk '{print $1; exit}')
+  [[ $ip != 127.* ]] || ip=$(hostname -I | awk '{print $1}')
+  echo "$ip"
+}
+
 # --- in the job script
 
 start_ray_cluster() {
@@ -29,13 +37,12 @@ start_ray_cluster() {
   (umask 077; mkdir "$folder"; head -c 32 /dev/urandom | od -An -v -tx1 | tr -d ' \n' >"$folder/token")
   export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$folder/token
   if [ "$SLURM_JOB_NUM_NODES" = 1 ]; then
-    HAMSCOPE_RAY_IP=127.0.0.1
+    # Nothing listens on the network: Ray takes loopback where it is told that this is no machine of a cluster.
+    export HAMSCOPE_RAY_IP=127.0.0.1 RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0
   else
-    HAMSCOPE_RAY_IP=${HAMSCOPE_RAY_IP:-$(getent ahostsv4 "$(hostname)" | awk '{print $1; exit}')}
+    HAMSCOPE_RAY_IP=${HAMSCOPE_RAY_IP:-$(own_ip)}
   fi
   export HAMSCOPE_RAY_IP HAMSCOPE_RAY_PORT=$port RAY_ADDRESS=$HAMSCOPE_RAY_IP:$port
-  # On one node nothing listens on the network (Ray's own name for "not a machine of a cluster").
-  [ "$HAMSCOPE_RAY_IP" != 127.0.0.1 ] || export RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0
   # The token goes to the nodes by stdin: no command line and no environment shows it.
   srun --overlap --ntasks-per-node=1 --ntasks="$SLURM_JOB_NUM_NODES" --unbuffered --kill-on-bad-exit=1 \
     "${prefix[@]}" bash "$HAMSCOPE_HOME/slurm/ray.sh" node <"$folder/token" >"$RAY_LOG" 2>&1 &
@@ -49,7 +56,7 @@ start_ray_cluster() {
 
 wait_for_ray() {
   local left=$((${HAMSCOPE_RAY_WAIT:-180} * 5))
-  until [ "$(grep -c '^ray node .* is ready$' "$RAY_LOG")" = "$SLURM_JOB_NUM_NODES" ]; do
+  until [ "$(grep -cs '^ray node .* is ready$' "$RAY_LOG")" = "$SLURM_JOB_NUM_NODES" ]; do
     # A stop that comes now is left to run_step.
     [ -z "$stopping" ] || return 0
     kill -0 "$ray_step" 2>/dev/null || FAIL_STATUS=1 fail "Ray did not start; the last lines of $RAY_LOG:
@@ -76,7 +83,7 @@ end_ray() {
 # --- on every node
 
 ray_node() {
-  local folder own token ray end='' ip=127.0.0.1 options
+  local folder own token ray end='' ip options
   IFS= read -r token || [ -n "$token" ]
   trap 'end=1' USR2
   trap 'end=1' TERM
@@ -88,18 +95,19 @@ ray_node() {
   [ -s "$folder/token" ] || { printf %s "$token" >"$folder/token.$$" && mv "$folder/token.$$" "$folder/token"; }
   own=$folder/n$SLURM_NODEID
   mkdir "$own"
-  [ "$HAMSCOPE_RAY_IP" = 127.0.0.1 ] || ip=$(getent ahostsv4 "$(hostname)" | awk '{print $1; exit}')
+  ip=$HAMSCOPE_RAY_IP
+  [[ $ip == 127.* ]] || [ "$SLURM_NODEID" = 0 ] || ip=$(own_ip)
   if [ "$SLURM_NODEID" = 0 ]; then
-    options=(--head --node-ip-address="$HAMSCOPE_RAY_IP" --port="$HAMSCOPE_RAY_PORT"
+    options=(--head --port="$HAMSCOPE_RAY_PORT"
       --dashboard-host=127.0.0.1 --dashboard-port=$((HAMSCOPE_RAY_PORT + 1))
       --ray-client-server-port=$((HAMSCOPE_RAY_PORT + 2)))
   else
-    options=(--address="$RAY_ADDRESS" --node-ip-address="$ip")
+    options=(--address="$RAY_ADDRESS")
   fi
   setpriv --pdeathsig KILL ray start --block --disable-usage-stats --temp-dir="$own" --log-color=false \
     --num-cpus="${SLURM_CPUS_ON_NODE%%(*}" --num-gpus="${SLURM_GPUS_ON_NODE:-0}" \
     --object-store-memory="${HAMSCOPE_OBJECT_STORE:-268435456}" --dashboard-agent-listen-port=0 \
-    "${options[@]}" >"$own/start.log" 2>&1 </dev/null &
+    --node-ip-address="$ip" "${options[@]}" >"$own/start.log" 2>&1 </dev/null &
   ray=$!
   until [ -n "$end" ] || grep -qs 'Ray runtime started' "$own/start.log"; do
     kill -0 "$ray" 2>/dev/null || { cat "$own/start.log"; exit 1; }

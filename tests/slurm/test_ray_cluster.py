@@ -24,7 +24,8 @@ def slices(tmp_path_factory):
 def train(cluster, slices, out, *options):
     out.mkdir()
     shutil.copy(slices, out)
-    return cluster.sbatch("-w", "n1", "-c2", "--mem-per-cpu=500", *options, "slurm/train.sbatch", CONFIG, str(out))
+    return cluster.sbatch("-w", "n1", "-c2", "--mem-per-cpu=500", *options, "slurm/train.sbatch", CONFIG, str(out),
+                          "--set", "epochs=30")  # fmt: skip
 
 
 def folder_of(job: str) -> Path:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from engines import hamscope
-from slurm_cluster import events
+from slurm_cluster import Cluster, events
 
 SCRIPT = "slurm/simulate.sbatch"
 # About ten seconds of work in many items on one rank, so that two ranks can be met half-way.
@@ -67,6 +67,19 @@ def test_preempted_requeued_once_and_finished(cluster, undisturbed, tmp_path):
         ("simulate", "ended", 0),
     ]  # fmt: skip
     assert json.loads((tmp_path / "slices.run.json").read_text())["resumed"]
+
+
+def test_preempted_where_steps_get_sigterm_and_the_shell_nothing(undisturbed, tmp_path):
+    """As on a cluster without preempt_send_user_signal."""
+    config, expected = undisturbed
+    with Cluster(parameters="") as plain:
+        job = submit(plain, config, tmp_path)
+        plain.until(begun(tmp_path))
+        plain.take_nodes("n1")
+        done = plain.wait(job)
+    assert (done["JobState"], done["Restarts"]) == ("COMPLETED", "1"), log_of(tmp_path, job)
+    assert "stopped (SIGTERM to the step), requeued" in log_of(tmp_path, job)
+    assert sha256(tmp_path / "slices.h5") == expected
 
 
 def test_time_limit_is_used_and_gone_on_from(cluster, undisturbed, tmp_path):
