@@ -186,8 +186,8 @@ finish() { # STATUS: the end of a job script
     # Before anything else is tidied up: a preempted job has seconds.  SLURM then ends every process of the job, and
     # scontrol must not take its own end for a failure.
     if (trap '' TERM; exec scontrol requeue "$job"); then
-      $before_exit
       trap - EXIT
+      $before_exit || true # SIGTERM hits its commands too
       exit 75
     fi
   fi

@@ -63,7 +63,7 @@ wait_for_ray() {
 $(tail -n 5 "$RAY_LOG")"
     left=$((left - 1))
     [ "$left" -gt 0 ] || FAIL_STATUS=1 fail "not all nodes of Ray were there in time; see $RAY_LOG"
-    sleep 0.2
+    sleep 0.2 || true
   done
 }
 
@@ -73,7 +73,7 @@ end_ray() {
   kill -USR2 "$ray_step" 2>/dev/null || true
   while kill -0 "$ray_step" 2>/dev/null && [ "$left" -gt 0 ]; do
     left=$((left - 1))
-    sleep 0.2
+    sleep 0.2 || true
   done
   kill -KILL "$ray_step" 2>/dev/null || true
   ray_step=''

@@ -19,7 +19,7 @@ SMALL = {"HAMSCOPE_SIMULATE": "--ntasks-per-node=2 --mem-per-cpu=100", "HAMSCOPE
 def config(tmp_path_factory):
     """configs/tiny.toml with so many epochs that training can be met half-way."""
     path = tmp_path_factory.mktemp("config") / "config.toml"
-    path.write_text(TINY.replace("epochs = 2", "epochs = 15"))
+    path.write_text(TINY.replace("epochs = 2", "epochs = 60"))
     return str(path)
 
 
@@ -69,7 +69,7 @@ def test_the_whole_way(cluster, whole_way):
 def test_preempted_it_gives_the_same(cluster, whole_way, config, frames, tmp_path, stage):
     """Preempted while Ray works: requeued once, and the weights or the results are those of the undisturbed way.
 
-    Seen to fail where scontrol, ended by the requeue that it asked for, was taken for failed: `ended` with 143.
+    Seen to fail where a command that SIGTERM ended, after the requeue, ended the script: a line `ended` with 143.
     """
     whole, _, _ = whole_way
     shutil.copy(whole / "slices.h5", tmp_path / "slices.h5")
