@@ -111,13 +111,13 @@ ray_node() {
   ray=$!
   until [ -n "$end" ] || grep -qs 'Ray runtime started' "$own/start.log"; do
     kill -0 "$ray" 2>/dev/null || { cat "$own/start.log"; exit 1; }
-    sleep 0.2
+    sleep 0.2 || true
   done
   echo "ray node $SLURM_NODEID is ready"
   while [ -z "$end" ] && kill -0 "$ray" 2>/dev/null; do wait "$ray" || true; done
   [ -n "$end" ] || { tail -n 20 "$own/start.log"; exit 1; }
   kill -TERM "$ray" 2>/dev/null || true
-  for _ in $(seq 50); do kill -0 "$ray" 2>/dev/null || break; sleep 0.2; done
+  for _ in $(seq 50); do kill -0 "$ray" 2>/dev/null || break; sleep 0.2 || true; done
   kill -KILL "$ray" 2>/dev/null || true
   rm -rf "$own"
 }

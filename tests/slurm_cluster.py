@@ -22,6 +22,7 @@ NODES, CPUS = 2, 4
 POLL = 0.2
 INSTALL = "apt-get install --no-install-recommends slurm-wlm munge"
 DAEMON_PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
+# FirstJobId: the ports and folders of Ray come from the job id, and two of these clusters may be up at once.
 # cred_expire: a requeued job waits as long and a second more before it may start again; below 5 is refused.
 # TmpFS: srun --mpi=pmix makes its folder there, and the slurmds of one host must not share it.
 CONF = """\
@@ -53,6 +54,7 @@ SchedulerParameters=batch_sched_delay=0,sched_interval=1,sched_min_interval=0,bf
 InactiveLimit=0
 KillWait=3
 MinJobAge=7200
+FirstJobId={first}
 Waittime=0
 JobRequeue=1
 PreemptType=preempt/partition_prio
@@ -110,7 +112,7 @@ class Cluster:
             )
         (self.lab / "state").mkdir()
         (self.lab / "slurm.conf").write_text(CONF.format(
-            host=_host(), port=ports[0], user=getuser(), lab=self.lab, parameters=self.parameters,
+            host=_host(), port=ports[0], user=getuser(), lab=self.lab, first=ports[0] * 10, parameters=self.parameters,
             nodes="\n".join(nodes),
         ))  # fmt: skip
         self.call(
@@ -192,10 +194,10 @@ class Cluster:
 
     def processes(self, job: str) -> list[int]:
         """Living processes that a job started, wherever they are by now: its id is in their environment."""
-        found, mark = [], f"SLURM_JOB_ID={job}".encode()
+        found, marks = [], {f"SLURM_JOB_ID={job}".encode(), f"SLURM_CONF={self.lab}/slurm.conf".encode()}
         for path in Path("/proc").glob("[0-9]*"):
             try:
-                if mark in (path / "environ").read_bytes().split(b"\0"):
+                if marks <= set((path / "environ").read_bytes().split(b"\0")):
                     found.append(int(path.name))
             except OSError:
                 continue
