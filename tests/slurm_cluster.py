@@ -59,7 +59,7 @@ Waittime=0
 JobRequeue=1
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
-SlurmctldParameters={parameters}
+{more}
 AccountingStorageType=accounting_storage/none
 JobCompType=jobcomp/none
 JobAcctGatherType=jobacct_gather/none
@@ -73,13 +73,13 @@ ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED"
 class Cluster:
     """The cluster from `with` to its end; `sbatch` and the rest speak to it as a user does."""
 
-    def __init__(self, parameters: str = "preempt_send_user_signal"):
+    def __init__(self, more: str = "SlurmctldParameters=preempt_send_user_signal"):
         for program in ("munged", "slurmctld", "slurmd", "sbatch"):
             if shutil.which(program, path=DAEMON_PATH) is None:
                 missing("SLURM", f"there is no {program}; {INSTALL}")
         self.lab = Path(tempfile.mkdtemp(prefix="hsl-", dir="/tmp"))
         self.lab.chmod(0o755)
-        self.parameters = parameters
+        self.more = more
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "SBATCH_", "RAY_"))}
         self.environment = kept | {
             "PATH": DAEMON_PATH, "SLURM_CONF": str(self.lab / "slurm.conf"), "HAMSCOPE_HOME": str(ROOT),
@@ -112,7 +112,7 @@ class Cluster:
             )
         (self.lab / "state").mkdir()
         (self.lab / "slurm.conf").write_text(CONF.format(
-            host=_host(), port=ports[0], user=getuser(), lab=self.lab, first=ports[0] * 10, parameters=self.parameters,
+            host=_host(), port=ports[0], user=getuser(), lab=self.lab, first=ports[0] * 10, more=self.more,
             nodes="\n".join(nodes),
         ))  # fmt: skip
         self.call(

@@ -72,7 +72,7 @@ def test_preempted_requeued_once_and_finished(cluster, undisturbed, tmp_path):
 def test_preempted_where_steps_get_sigterm_and_the_shell_nothing(undisturbed, tmp_path):
     """As on a cluster without preempt_send_user_signal."""
     config, expected = undisturbed
-    with Cluster(parameters="") as plain:
+    with Cluster(more="") as plain:
         job = submit(plain, config, tmp_path)
         plain.until(begun(tmp_path))
         plain.take_nodes("n1")
