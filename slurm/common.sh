@@ -1,0 +1,204 @@
+#!/usr/bin/env bash
+# common.sh - what the job scripts share: the site, the container, how a job stops, is requeued and goes on.
+#
+# It is sourced.  A job script calls, in this order,
+#   begin STAGE OUT [INPUTS]   site file, folders, the event `started`, the limit on fruitless requeues
+#   run_step SRUN_OPTIONS -- COMMAND   one srun; leaves its exit status in $status
+#   finish "$status"           requeue, or the event `ended` and the exit status of the job
+#
+# Signals.  `--signal=B:USR1@t` comes to the batch shell alone, t seconds before the time limit and, where the cluster
+# sets preempt_send_user_signal, also on preemption.  The shell passes it to the step at work, so the daemons of Ray
+# live on while the program stores what it has.  On other clusters preemption sends SIGTERM to every process of the
+# steps and nothing to the shell; what a step then says is taken for a stop just as well.
+
+HAMSCOPE_HOME=${HAMSCOPE_HOME:-${SLURM_SUBMIT_DIR:-$PWD}}
+FRUITLESS_STARTS=${HAMSCOPE_FRUITLESS_STARTS:-5} # starts in a row that found nothing new stored
+stage='' out='' job='' log='' step='' stopping='' status=0 signals=0 before_exit=true failed_mark=/dev/null
+prefix=()
+
+fail() {
+  echo "${stage:-hamscope}: $*" >&2
+  exit "${FAIL_STATUS:-2}"
+}
+
+# --- the site and the container
+
+load_site() {
+  local site=${HAMSCOPE_SITE:-}
+  if [ -n "$site" ]; then
+    local file=$HAMSCOPE_HOME/slurm/sites/$site.sh known=("$HAMSCOPE_HOME"/slurm/sites/*.sh)
+    known=("${known[@]##*/}")
+    [ -r "$file" ] || fail "HAMSCOPE_SITE=$site: there is no $file; there are: ${known[*]%.sh}"
+    # shellcheck source=slurm/sites/example.sh
+    source "$file"
+  fi
+  [ -z "${HAMSCOPE_VENV:-}" ] || export PATH="$HAMSCOPE_VENV/bin:$PATH"
+  export RAY_USAGE_STATS_ENABLED=0
+}
+
+# Puts what has to stand before every command into $prefix: nothing, or `apptainer exec` with its options.
+enter_container() {
+  prefix=()
+  [ -n "${HAMSCOPE_CONTAINER:-}" ] || return 0
+  [ -r "$HAMSCOPE_CONTAINER" ] || fail "HAMSCOPE_CONTAINER=$HAMSCOPE_CONTAINER: cannot be read; give the path of a .sif"
+  command -v apptainer >/dev/null || fail "HAMSCOPE_CONTAINER is set, but there is no apptainer here; load its module"
+  local path
+  prefix=(apptainer exec)
+  for path in "$HAMSCOPE_HOME" "$@" ${HAMSCOPE_BIND:-}; do
+    [ -d "$path" ] || path=$(dirname "$path")
+    prefix+=(--bind "$(realpath "$path")")
+  done
+  # The ranks find srun's PMIx by a socket in the folder of the job.
+  [ -z "${SLURM_JOB_ID:-}" ] || prefix+=(--bind /tmp)
+  [ -z "${SLURM_GPUS_ON_NODE:-}" ] || prefix+=(--nv)
+  prefix+=("$HAMSCOPE_CONTAINER")
+}
+
+mpi_version() { # e.g. "Open MPI 4", of `mpiexec --version` on stdin
+  sed -nE 's/.*(Open MPI|OpenRTE|OpenMPI)[^0-9]*([0-9]+)\..*/Open MPI \2/p; s/^ *Version: +([0-9]+)\..*/MPICH \1/p' | head -n 1
+}
+
+# An MPI inside the container that differs from srun's outside starts N jobs of one rank, or hangs.
+check_container_mpi() {
+  [ -n "${HAMSCOPE_CONTAINER:-}" ] || return 0
+  local outside inside
+  outside=$(mpiexec --version 2>&1 | mpi_version || true)
+  inside=$("${prefix[@]}" mpiexec --version 2>&1 | mpi_version || true)
+  [ -n "$outside" ] || fail "no mpiexec outside the container to compare with; load the MPI module in the site file"
+  [ "$outside" = "$inside" ] || fail "the container has ${inside:-no MPI} and this cluster $outside; the major versions" \
+    "must agree: build the image on the cluster's MPI, or load the module that fits the image"
+}
+
+# --- events, for `hamscope status`
+
+quoted() {
+  local text=${1//\\/\\\\}
+  printf '"%s"' "${text//\"/\\\"}"
+}
+
+event() { # EVENT [STATUS]: one line of OUT/jobs.jsonl; a line this short is appended whole
+  printf '{"time": "%s", "stage": "%s", "job": "%s", "event": "%s", "status": %s, "host": %s, "log": %s}\n' \
+    "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$stage" "$job" "$1" "${2:-null}" "$(quoted "$(hostname)")" "$(quoted "$log")" \
+    >>"$out/jobs.jsonl"
+}
+
+last_event() {
+  [ ! -e "$out/jobs.jsonl" ] || grep -F "\"stage\": \"$stage\", \"job\": \"$job\"," "$out/jobs.jsonl" | tail -n 1
+}
+
+# --- a job from its start to its end
+
+begin() { # STAGE OUT [INPUTS]
+  stage=$1 out=$2
+  # The task of an array: its plain id may be that of the whole array.
+  job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}}
+  job=${job:-$SLURM_JOB_ID}
+  mkdir -p "$out/logs"
+  out=$(cd "$out" && pwd)
+  log=$out/logs/$stage.$job.out
+  exec >>"$log" 2>&1 </dev/null
+  trap 'hear TERM' TERM
+  trap 'hear USR1' USR1
+  load_site
+  enter_container "$out" "${@:3}"
+  failed_mark=$out/logs/$stage.$job.failed
+  rm -f "$failed_mark"
+  # Where SLURM itself took the job off its nodes, the shell had no time to say so.
+  if [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ] && [[ $(last_event) != *'"requeued"'* ]]; then event requeued; fi
+  event started
+  trap 'ended $?' EXIT
+  count_fruitless
+}
+
+# What is stored so far: it changes only where a start was worth something.
+stored() {
+  find "$out"/slices.h5* "$out"/bundle* "$out"/results.h5* -maxdepth 1 -type f \
+    ! -name 'progress*.json' \( -path '*.work/*.json' -o -name state.pt -o -path '*.parts/*.npz' -o -name slices.h5 -o -name results.h5 \) \
+    -printf '%p %s %T@\n' 2>/dev/null | sort | sha256sum || true
+}
+
+count_fruitless() {
+  local mark=$out/logs/$stage.$job.stored now seen='' count=0
+  now=$(stored)
+  if [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ] && [ -e "$mark" ]; then
+    read -r count seen <"$mark"
+    if [ "$seen" = "$now" ]; then count=$((count + 1)); else count=0; fi
+  fi
+  echo "$count $now" >"$mark"
+  [ "$count" -lt "$FRUITLESS_STARTS" ] || FAIL_STATUS=1 fail "$count starts in a row stored nothing new; give it more" \
+    "time (--time), or see $log"
+}
+
+hear() {
+  stopping=$1
+  signals=$((signals + 1))
+  [ -z "$step" ] || kill -USR1 "$step" 2>/dev/null || true
+}
+
+# Round every command of a step.  A program that a signal meets in its first or last moments ends as it can: that is a
+# stop too (75).  One that fails unasked leaves its status in a file, since srun then ends the other ranks and returns
+# the largest status of all.
+# shellcheck disable=SC2016
+ROUND='
+  mark=$1 stop=; shift
+  trap "stop=1" TERM USR1
+  "$@" & pid=$!
+  while :; do seen=$stop; wait $pid; status=$?; [ "$seen" = "$stop" ] && break; done
+  case $status:$stop in
+    0:*|2:1|3:1|75:*) ;;
+    *:1) status=75 ;;
+    *) (set -o noclobber; echo $status >"$mark") 2>/dev/null ;;
+  esac
+  exit $status'
+
+run_step() { # SRUN_OPTIONS -- COMMAND
+  local options=() seen
+  while [ "$1" != -- ]; do options+=("$1"); shift; done
+  shift
+  status=75
+  [ -z "$stopping" ] || return 0
+  srun --kill-on-bad-exit=1 "${options[@]}" bash -c "$ROUND" step "$failed_mark" "${prefix[@]}" "$@" &
+  step=$!
+  while :; do
+    seen=$signals
+    status=0
+    wait "$step" || status=$?
+    [ "$seen" != "$signals" ] || break
+  done
+  step=''
+  if [ -s "$failed_mark" ]; then
+    status=$(<"$failed_mark")
+  elif [ -n "$stopping" ] && [ "$status" -ne 0 ] && [ "$status" -ne 2 ] && [ "$status" -ne 3 ]; then
+    status=75
+  fi
+}
+
+# Whether this job still runs for SLURM.  After scancel, or where SLURM requeues it itself, it is COMPLETING.
+still_runs() {
+  [ "$(squeue --noheader --format=%T --job "$job" 2>/dev/null)" = RUNNING ]
+}
+
+finish() { # STATUS: the end of a job script
+  local status=$1
+  if [ "$status" -eq 75 ] && still_runs; then
+    echo "$stage: stopped (${stopping:-SIGTERM to the step}), requeued; it goes on from what is stored"
+    event requeued 75
+    # Before anything else is tidied up: a preempted job has seconds.  SLURM then ends every process of the job, and
+    # scontrol must not take its own end for a failure.
+    if (trap '' TERM; exec scontrol requeue "$job"); then
+      trap - EXIT
+      $before_exit || true # SIGTERM hits its commands too
+      exit 75
+    fi
+  fi
+  exit "$status"
+}
+
+ended() { # STATUS, from the trap on EXIT
+  trap - EXIT
+  $before_exit || true
+  event ended "$1"
+  # Quarantined frames (3) are no failure: what depends on this job (afterok) runs.
+  [ "$1" -ne 3 ] || exit 0
+  exit "$1"
+}

@@ -1,0 +1,169 @@
+"""simulate.sbatch on a real SLURM: preempted, out of time, cancelled, on a node that goes down, with a failing rank.
+
+Each time the file is that of one process that nobody disturbs, byte for byte, or it is not there.
+"""
+
+import hashlib
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from engines import hamscope
+from slurm_cluster import Cluster, events
+
+SCRIPT = "slurm/simulate.sbatch"
+# Work in many items: on two ranks 6 s of an idle machine, so that they can be met half-way.
+CONFIG = """
+name = "slurm"
+[simulate]
+seed = 5
+image_size = 32
+C-2D = {temperature = [2.25, 2.6], lattices = 384, measurements = 3, thermalization_sweeps = 2000, thermalization_wolff = 200}
+RF-2D = {disorder = [1.0, 1.19], lattices = 900, snapshots = 4}
+RF-3D = {disorder = [2.25, 2.29], lattices = 120, snapshots = 4}
+"""  # noqa: E501
+
+
+def sha256(path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """A config, and the hash of the file of one process."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    (folder / "config.toml").write_text(CONFIG)
+    done = hamscope("simulate", str(folder / "config.toml"), "--out", str(folder / "slices.h5"))
+    assert done.returncode == 0, done.stderr
+    return str(folder / "config.toml"), sha256(folder / "slices.h5")
+
+
+def submit(cluster, config, out, *options, **environment):
+    return cluster.sbatch("-w", "n1", "--ntasks-per-node=2", "--mem-per-cpu=100", *options, SCRIPT, config, str(out),
+                          "--ranks-per-lattice", "1", **environment)  # fmt: skip
+
+
+def begun(out):
+    """True once an item is stored."""
+    return lambda: any((out / "slices.h5.work").glob("*.[0-9][0-9][0-9][0-9].json"))
+
+
+def log_of(out, job):
+    return (out / "logs" / f"simulate.{job}.out").read_text()
+
+
+def test_preempted_requeued_once_and_finished(cluster, undisturbed, tmp_path):
+    config, expected = undisturbed
+    job = submit(cluster, config, tmp_path)
+    cluster.until(begun(tmp_path))
+    cluster.take_nodes("n1")
+    done = cluster.wait(job)
+    assert (done["JobState"], done["Restarts"]) == ("COMPLETED", "1"), log_of(tmp_path, job)
+    assert sha256(tmp_path / "slices.h5") == expected
+    assert events(tmp_path) == [
+        ("simulate", "started", None), ("simulate", "requeued", 75), ("simulate", "started", None),
+        ("simulate", "ended", 0),
+    ]  # fmt: skip
+    assert json.loads((tmp_path / "slices.run.json").read_text())["resumed"]
+
+
+def test_preempted_where_steps_get_sigterm_and_the_shell_nothing(undisturbed, tmp_path):
+    """As on a cluster without preempt_send_user_signal."""
+    config, expected = undisturbed
+    with Cluster(more="") as plain:
+        job = submit(plain, config, tmp_path)
+        plain.until(begun(tmp_path))
+        plain.take_nodes("n1")
+        done = plain.wait(job)
+    assert (done["JobState"], done["Restarts"]) == ("COMPLETED", "1"), log_of(tmp_path, job)
+    assert "stopped (SIGTERM to the step), requeued" in log_of(tmp_path, job)
+    assert sha256(tmp_path / "slices.h5") == expected
+
+
+def test_time_limit_is_used_and_gone_on_from(cluster, undisturbed, tmp_path):
+    """The signal that comes before the time limit leads to a checkpoint and a new start, without a human."""
+    config, expected = undisturbed
+    job = submit(cluster, config, tmp_path, "--signal=B:USR1@57", "--time=1")
+    done = cluster.wait(job)
+    assert done["JobState"] == "COMPLETED" and int(done["Restarts"]) >= 1, log_of(tmp_path, job)
+    assert sha256(tmp_path / "slices.h5") == expected
+    assert "stopped (USR1), requeued" in log_of(tmp_path, job)
+
+
+def test_scancel_leaves_no_process_and_no_requeue(cluster, undisturbed, tmp_path):
+    config, _ = undisturbed
+    job = submit(cluster, config, tmp_path)
+    cluster.until(begun(tmp_path))
+    assert cluster.processes(job)
+    cluster.call("scancel", job)
+    done = cluster.wait(job)
+    assert (done["JobState"], done["Restarts"]) == ("CANCELLED", "0")
+    cluster.until(lambda: not cluster.processes(job), 30)
+    assert events(tmp_path) == [("simulate", "started", None), ("simulate", "ended", 75)]
+    assert not (tmp_path / "slices.h5").exists()
+
+
+def test_a_rank_that_fails_fails_the_job(cluster, undisturbed, tmp_path):
+    """One of two ranks is killed: the job says so, is not requeued, writes no file, and the next one goes on."""
+    config, expected = undisturbed
+    job = submit(cluster, config, tmp_path)
+    cluster.until(begun(tmp_path))
+    ranks = [pid for pid in cluster.processes(job) if b"hamscope\0simulate" in _command(pid).replace(b"/", b"\0")
+             and b"python" in _command(pid).split(b"\0")[0]]  # fmt: skip
+    assert len(ranks) == 2
+    os.kill(ranks[0], signal.SIGKILL)
+    done = cluster.wait(job)
+    assert (done["JobState"], done["ExitCode"], done["Restarts"]) == ("FAILED", "137:0", "0"), log_of(tmp_path, job)
+    assert events(tmp_path)[-1] == ("simulate", "ended", 137)
+    assert not (tmp_path / "slices.h5").exists()
+    again = submit(cluster, config, tmp_path)
+    assert cluster.wait(again)["JobState"] == "COMPLETED"
+    assert sha256(tmp_path / "slices.h5") == expected
+
+
+def test_a_node_that_goes_down_under_the_job(cluster, undisturbed, tmp_path):
+    """SLURM itself requeues the job, and it is finished once the node is back."""
+    config, expected = undisturbed
+    job = submit(cluster, config, tmp_path)
+    cluster.until(begun(tmp_path))
+    cluster.call("scontrol", "update", "nodename=n1", "state=down", "reason=test")
+    cluster.until(lambda: cluster.fields(job)["Restarts"] == "1")
+    cluster.until(lambda: not cluster.processes(job), 30)
+    cluster.resume("n1")
+    done = cluster.wait(job)
+    assert (done["JobState"], done["Restarts"]) == ("COMPLETED", "1"), log_of(tmp_path, job)
+    assert sha256(tmp_path / "slices.h5") == expected
+    assert [event for _, event, _ in events(tmp_path)][-3:] == ["requeued", "started", "ended"]
+
+
+def test_starts_that_store_nothing_come_to_an_end(cluster, undisturbed, tmp_path):
+    """A job that is stopped before it can store anything is requeued a few times, then it fails and says why."""
+    config, _ = undisturbed
+    job = submit(cluster, config, tmp_path, HAMSCOPE_FRUITLESS_STARTS="1")
+    cluster.until(lambda: events(tmp_path))
+    cluster.call("scancel", "--batch", "--signal=USR1", job)
+    done = cluster.wait(job)
+    assert (done["JobState"], done["ExitCode"], done["Restarts"]) == ("FAILED", "1:0", "1"), log_of(tmp_path, job)
+    assert "1 starts in a row stored nothing new" in log_of(tmp_path, job)
+
+
+def test_an_array_and_its_merge_give_the_file_of_a_single_job(cluster, undisturbed, tmp_path):
+    """Three parts; the last, whose plain id is that of the whole array, is stopped and requeued alone."""
+    config, expected = undisturbed
+    array = submit(cluster, config, tmp_path, "--array=1-3", "--ntasks-per-node=1")
+    cluster.until(begun(tmp_path))
+    cluster.call("scancel", "--batch", "--signal=USR1", f"{array}_3")
+    merge = submit(cluster, config, tmp_path, f"--dependency=afterok:{array}")
+    assert cluster.wait(merge)["JobState"] == "COMPLETED", log_of(tmp_path, merge)
+    restarts = [cluster.fields(f"{array}_{k}")["Restarts"] for k in (1, 2, 3)]
+    assert restarts == ["0", "0", "1"]
+    assert sha256(tmp_path / "slices.h5") == expected
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
