@@ -8,12 +8,13 @@ import queue
 import sys
 import time
 from collections import Counter
+from concurrent.futures import CancelledError
 from pathlib import Path
 
 from mpi4py import MPI
 
 from hamscope.config import Config
-from hamscope.errors import Failed, Stopped, UserError
+from hamscope.errors import Failed, Stopped
 from hamscope.sim.tasks import Item
 from hamscope_hpc.campaign_cluster import Site, start_cluster
 from hamscope_hpc.campaign_item import STOP, compute_item
@@ -51,7 +52,6 @@ def campaign(
     Failed
         Items killed all their workers, or could not be stored.
     """
-    _check_here()
     out = Path(out).absolute()
     work, begin, comm = Work(out), time.monotonic(), MPI.COMM_WORLD
     if finished(config, out, replace):
@@ -137,15 +137,19 @@ class Campaign:
         from distributed import KilledWorker
 
         _, item, before = self.running.pop(future.key)
-        if future.status == "finished":
+        try:
             reason = future.result()
+        except (KilledWorker, CancelledError):
+            pass
+        except Exception as error:
+            raise Failed(
+                f"campaign: {stem(item)} failed: {error!r}; what is stored in {self.work.folder} is kept"
+            ) from error
+        else:
             if reason is not None:
                 raise Failed(reason.text)
             self.progress.done(item.last - item.first, item.cost)
             return
-        error = future.exception() if future.status == "error" else None
-        if error is not None and not isinstance(error, KilledWorker):
-            raise Failed(f"campaign: {stem(item)} failed: {error!r}; what is stored in {self.work.folder} is kept")
         # Of a worker that was killed while it computed an item the lock is left.
         began, grew = item_lock(self.work, item).path.exists(), self.work.manifest(item) != before
         if grew or (not began and self.tries[item] < _MOST):
@@ -162,17 +166,6 @@ class Campaign:
             for future, item, _ in self.running.values()
         ):
             time.sleep(0.1)
-
-
-def _check_here() -> None:
-    """UserError where dask is missing, or there is more than one rank."""
-    try:
-        import dask_jobqueue  # noqa: F401
-        import distributed  # noqa: F401
-    except ImportError as error:
-        raise UserError(f'campaign: {error.name} is missing; pip install "hamscope[campaign]"') from None
-    if MPI.COMM_WORLD.size > 1:
-        raise UserError("campaign: starts its workers itself; start it without mpiexec or srun")
 
 
 def _say_where(client, site: Site | None, jobs: int) -> None:

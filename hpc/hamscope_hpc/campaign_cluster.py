@@ -54,6 +54,17 @@ def load_site(path: str | Path) -> Site:
         raise UserError(f"{path}: {mistakes}; the keys are {known}") from None
 
 
+def check_here() -> None:
+    """UserError where dask is missing, or there is more than one rank."""
+    try:
+        import dask_jobqueue  # noqa: F401
+        import distributed  # noqa: F401
+    except ImportError as error:
+        raise UserError(f'campaign: {error.name} is missing; pip install "hamscope[campaign]"') from None
+    if max(int(os.environ.get(name, 1)) for name in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE")) > 1:
+        raise UserError("campaign: starts its workers itself; start it without mpiexec or srun")
+
+
 @contextmanager
 def start_cluster(site: Site | None, jobs: int, folder: Path):
     """A dask client of `jobs` workers, or of up to so many SLURM jobs; `folder` is shared by all nodes.

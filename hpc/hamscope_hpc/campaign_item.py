@@ -70,6 +70,8 @@ def compute_item(config: Config, out: str, item: Item, token: str, checkpoint: f
             continue
         try:
             manifest = work.manifest(item)
+            if manifest and manifest["done"]:  # by a worker that died before it could say so
+                return None
             ItemRun(item, manifest, config, work, MPI.COMM_SELF, _Unseen(), orders, lock, checkpoint).finish()
         finally:
             lock.release()

@@ -87,8 +87,13 @@ def campaign(config, out, site, jobs, checkpoint_every, replace):
 
     A signal (SIGTERM, SIGUSR1, Ctrl-C) stops it with status 75, and the same command goes on, also after a kill.
     """
+    from hamscope_hpc.campaign_cluster import check_here, load_site
+
+    check_here()
+    # Each process of a campaign is an MPI of its own: Open MPI need not listen for others, here or in a worker.
+    os.environ |= {"OMPI_MCA_btl": "self", "OMPI_MCA_ess_singleton_isolated": "1"}
+
     from hamscope_hpc.campaign import campaign
-    from hamscope_hpc.campaign_cluster import load_site
 
     loaded = load_site(site) if site else None
     jobs = jobs or (16 if site else len(os.sched_getaffinity(0)))
