@@ -25,8 +25,8 @@ name = "campaign"
 [simulate]
 seed = 5
 image_size = 32
-C-2D = {temperature = [2.25, 2.6], lattices = 192, measurements = 3, thermalization_sweeps = 6000, thermalization_wolff = 600}
-RF-3D = {disorder = [2.25, 2.29], lattices = 30, snapshots = 4}
+C-2D = {temperature = [2.25, 2.6], lattices = 128, measurements = 3, thermalization_sweeps = 6000, thermalization_wolff = 600}
+RF-3D = {disorder = [2.25, 2.29], lattices = 20, snapshots = 4}
 P-2D = {probability = [0.57, 0.61], lattices = 300}
 """  # noqa: E501
 
@@ -153,7 +153,7 @@ def compute_item(*arguments):
 def test_an_item_that_kills_every_worker(undisturbed, tmp_path, monkeypatch):
     """It is given up, in one line, with status 1; all other items are computed, and without the poison it goes on."""
     config = tmp_path / "config.toml"
-    config.write_text(CONFIG.replace("lattices = 30", "lattices = 1").replace("= 6000", "= 60"))
+    config.write_text(CONFIG.replace("lattices = 20", "lattices = 1").replace("= 6000", "= 60"))
     (tmp_path / "poison.py").write_text(POISON)
     (tmp_path / "main.py").write_text(
         "import poison\nfrom hamscope_hpc import campaign, cli\ncampaign.compute_item = poison.compute_item\n"

@@ -92,8 +92,14 @@ def start_cluster(site: Site | None, jobs: int, folder: Path):
             )  # fmt: skip
         else:
             cluster = _slurm(site, jobs, folder, security)
-        with cluster, Client(cluster, security=security) as client:
-            yield client
+        try:
+            with cluster, Client(cluster, security=security) as client:
+                yield client
+        finally:
+            # dask-jobqueue keeps the temporary files of the keys open until it is forgotten, after their folder.
+            for value in list(vars(cluster).values()):
+                if isinstance(value, tempfile._TemporaryFileWrapper):
+                    value.close()
 
 
 def _slurm(site: Site, jobs: int, folder: Path, security):
