@@ -2,6 +2,7 @@
 
 A whole job holds the lock `lock` to its end.  A part holds a lock of its own, `lock.2-of-5`, and that of a whole job
 only while it looks round and marks the folder as that of its config: parts that start together do so one by one.
+The workers of a campaign hold a lock for every work item that they compute, since they may outlive their campaign.
 """
 
 import re
@@ -10,10 +11,12 @@ from typing import NamedTuple
 
 from hamscope.config import Config
 from hamscope.errors import UserError
+from hamscope.sim.tasks import Item
 from hamscope_hpc.lock import JobLock, busy
-from hamscope_hpc.work import LOCK, Work, why
+from hamscope_hpc.work import LOCK, Work, stem, why
 
 _PART = re.compile(rf"{LOCK}\.([0-9]+)-of-([0-9]+)")
+_ITEM = re.compile(rf"{LOCK}\.item\..+\.[0-9]{{4,}}")
 # The end of a whole job removes the folder, perhaps just before a lock is taken there.
 _TRIES = 20
 
@@ -54,19 +57,27 @@ def job_lock(work: Work, part: Part | None = None) -> JobLock:
     return JobLock(work.folder / f"{LOCK}.{part.number}-of-{part.count}", part=str(part))
 
 
-def claim(work: Work, lock: JobLock, config: Config, replace: bool, part: Part | None = None) -> bool:
+def item_lock(work: Work, item: Item) -> JobLock:
+    """The lock, not yet held, of a worker of a campaign that computes one work item."""
+    return JobLock(work.folder / f"{LOCK}.item.{stem(item)}", part=f"item {stem(item)}")
+
+
+def claim(
+    work: Work, lock: JobLock, config: Config, replace: bool, part: Part | None = None, campaign: bool = False
+) -> bool:
     """Take the work folder, of this config alone, with the lock of `job_lock`; True where it holds work to go on with.
 
     Raises
     ------
     UserError
         The folder cannot be written, belongs to another config, or a job lives there that this one would disturb: for
-        a whole job any, for a part a whole job, the same part, or a part of another number of parts.
+        a whole job any, for a part a whole job, the same part, or a part of another number of parts.  Workers that an
+        earlier campaign left are in the way too, but not of a `campaign`, whose workers wait for them.
     """
     try:
         _take(work, lock)
         if part is None:
-            return _open(work, lock, config, replace)
+            return _open(work, lock, config, replace, campaign=campaign)
         gate = JobLock(work.folder / LOCK, part=str(part), brief=True)
         try:
             gate.acquire()
@@ -90,12 +101,14 @@ def _take(work: Work, lock: JobLock) -> None:
                 raise
 
 
-def _open(work: Work, lock: JobLock, config: Config, replace: bool, part: Part | None = None) -> bool:
-    """Look at the other parts, then open the folder."""
-    others = [path for path in sorted(work.folder.glob(f"{LOCK}.*")) if _PART.fullmatch(path.name)]
-    others = [path for path in others if path != lock.path]
-    beside = [path for path in others if part and int(_PART.fullmatch(path.name)[2]) == part.count]
-    _refuse_living(work, [path for path in others if path not in beside])
+def _open(work: Work, lock: JobLock, config: Config, replace: bool, part: Part | None = None, campaign=False) -> bool:
+    """Look at the other jobs, then open the folder."""
+    locks = [path for path in sorted(work.folder.glob(f"{LOCK}.*")) if path != lock.path]
+    parts = [path for path in locks if _PART.fullmatch(path.name)]
+    items = [path for path in locks if _ITEM.fullmatch(path.name)]
+    beside = [path for path in parts if part and int(_PART.fullmatch(path.name)[2]) == part.count]
+    beside += items if campaign else []
+    _refuse_living(work, [path for path in parts + items if path not in beside])
     try:
         return work.open(config)
     except UserError:

@@ -73,6 +73,34 @@ def simulate(config, out, ranks_per_lattice, checkpoint_every, hints, part, repl
 
 
 @hamscope.command()
+@click.argument("config")
+@click.option("--out", required=True, help="The slices file to write.")
+@click.option("--site", help="A site file: what a SLURM job asks for.  Without it: processes of this machine.")
+@click.option(
+    "--jobs", type=click.IntRange(1), help="The most SLURM jobs at a time; by default 16, or one a core here."
+)
+@click.option("--checkpoint-every", default=60.0, show_default=True, type=click.FloatRange(0), metavar="SECONDS",
+              help="Time between two checkpoints.")  # fmt: skip
+@replace_option
+def campaign(config, out, site, jobs, checkpoint_every, replace):
+    """Draw the images of CONFIG's models as many small SLURM jobs: the same file as that of `hamscope simulate`.
+
+    A signal (SIGTERM, SIGUSR1, Ctrl-C) stops it with status 75, and the same command goes on, also after a kill.
+    """
+    from hamscope_hpc.campaign_cluster import check_here, load_site
+
+    check_here()
+    # Each process of a campaign is an MPI of its own: Open MPI need not listen for others, here or in a worker.
+    os.environ |= {"OMPI_MCA_btl": "self", "OMPI_MCA_ess_singleton_isolated": "1"}
+
+    from hamscope_hpc.campaign import campaign
+
+    loaded = load_site(site) if site else None
+    jobs = jobs or (16 if site else len(os.sched_getaffinity(0)))
+    campaign(load_config(config), out, loaded, jobs, replace, checkpoint_every)
+
+
+@hamscope.command()
 @click.argument("frames", nargs=-1, required=True)
 @click.option("--out", required=True, help="The HDF5 file to write; a CSV of the same name comes beside it.")
 @click.option("--flat", help="A frame of even reflectivity, or several of them, to undo uneven light.")

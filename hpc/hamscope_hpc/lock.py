@@ -160,10 +160,17 @@ class JobLock:
         return found is not None and found[0]["token"] == self.owner["token"]
 
 
+def owner_of(path: Path) -> dict | None:
+    """Who holds or held a lock file; None where there is none."""
+    found = _read(path)
+    return found and found[0]
+
+
 def busy(folder: Path, owner: dict) -> str:
     """That a living job works in a folder, in one line."""
     job = f", SLURM job {owner['slurm_job']}" if owner.get("slurm_job") else ""
-    what = f"part {owner['part']} of another job" if owner.get("part") else "another job"
+    part = owner.get("part", "")
+    what = f"{part if part.startswith('item') else 'part ' + part} of another job" if part else "another job"
     return (
         f"{folder}: {what} works on it (process {owner['pid']} on {owner['host']}{job}); "
         "wait for it, end it, or choose another --out"

@@ -77,7 +77,7 @@ def simulate(
     """
     out, work = Path(out), Work(out)
     begin = time.monotonic()
-    if _on_root(comm, lambda: _finished(config, out, replace)):
+    if _on_root(comm, lambda: finished(config, out, replace)):
         return
     items = all_items(config)
     if part and part.count > len(items):
@@ -88,7 +88,7 @@ def simulate(
             resumed = _on_root(comm, lambda: claim(work, lock, config, replace, part))
             _check_shared(work, comm)
             # Another job may have finished it since.
-            if _on_root(comm, lambda: _finished(config, out, replace)):
+            if _on_root(comm, lambda: finished(config, out, replace)):
                 if comm.rank == 0 and not part:
                     work.remove()
                 return
@@ -98,27 +98,33 @@ def simulate(
                     _say_missing(work, items, out, part)
                 return
             seconds = _compute_all(items, config, work, comm, stop, lock, ranks_per_lattice, checkpoint, resumed)
-            computed = time.monotonic()
-            written = _write(config, items, out, work, comm, hints or {})
-            seconds["writing"] = time.monotonic() - computed
-            if comm.rank == 0:
-                _write_sidecar(out, config, comm.size, resumed, written, seconds, time.monotonic() - begin)
-                work.remove()
-                _say_written(out, written, seconds["writing"], time.monotonic() - begin)
+            finish(config, items, out, work, comm, hints or {}, resumed, seconds, begin)
         finally:
             lock.release()
     comm.Barrier()
 
 
-def _write(config: Config, items: list[samples.Item], out: Path, work: Work, comm: MPI.Comm, hints) -> writer.Written:
-    """All items, which are computed, to the file; collective."""
+def finish(
+    config: Config, items: list[samples.Item], out: Path, work: Work, comm: MPI.Comm, hints: dict[str, str],
+    resumed: bool, seconds: Counter, begin: float,
+) -> None:  # fmt: skip
+    """Write all items, which are computed, to `out`, its sidecar too, and remove the work folder; collective.
+
+    `resumed`, `seconds` (of the ranks, by what they went to) and `begin` (of the monotonic clock) are for the sidecar.
+    """
+    computed = time.monotonic()
     if comm.rank == 0:
         print(f"simulate: writing {out}", file=sys.stderr, flush=True)
     manifests = comm.bcast([work.manifest(item) for item in items] if comm.rank == 0 else None, 0)
     parts = writer.Parts(work, items, manifests)
     n_bytes = len(parts) * config.simulate.image_size**2
     hints = writer.stripe_hints(out.absolute().parent, n_bytes, comm.size) | hints
-    return writer.write(config, out, parts, comm, hints)
+    written = writer.write(config, out, parts, comm, hints)
+    seconds["writing"] = time.monotonic() - computed
+    if comm.rank == 0:
+        _write_sidecar(out, config, comm.size, resumed, written, seconds, time.monotonic() - begin)
+        work.remove()
+        _say_written(out, written, seconds["writing"], time.monotonic() - begin)
 
 
 def all_items(config: Config) -> list[samples.Item]:
@@ -343,7 +349,7 @@ def _gather_plane(slab: MpiSlab, spins: np.ndarray, plane: Plane) -> np.ndarray 
     return np.concatenate(parts).reshape(-1, parts[0].shape[-1])
 
 
-def _finished(config: Config, out: Path, replace: bool) -> bool:
+def finished(config: Config, out: Path, replace: bool) -> bool:
     """True if `out` is there and of this very config; UserError if it is in the way."""
     provenance.check_writable(out)
     if not out.exists():

@@ -1,0 +1,82 @@
+"""`hamscope campaign` on a real SLURM: its jobs come and go, one is killed, and the bytes are those of `simulate`."""
+
+import hashlib
+import signal
+import subprocess
+import sys
+
+import pytest
+from engines import ROOT, hamscope
+
+from hamscope_hpc.work import Work
+
+pytest.importorskip("dask_jobqueue", reason='dask-jobqueue is missing: pip install "hamscope[campaign]"')
+
+# About ten seconds of work.
+CONFIG = """
+name = "campaign"
+[simulate]
+seed = 5
+image_size = 32
+C-2D = {temperature = [2.25, 2.6], lattices = 192, measurements = 3, thermalization_sweeps = 9000, thermalization_wolff = 900}
+RF-3D = {disorder = [2.25, 2.29], lattices = 30, snapshots = 4}
+"""  # noqa: E501
+SITE = 'partition = "low"\nwalltime = "00:10:00"\ncores = 1\nmemory = "500MB"\ninterface = "lo"\n'
+
+
+def sha256(path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_job_killed_midway(cluster, tmp_path):
+    """A job of the campaign is killed with its worker while it computes: another comes, and the file is the same."""
+    config, site, alone, out = (tmp_path / name for name in ("config.toml", "site.toml", "alone.h5", "out.h5"))
+    config.write_text(CONFIG)
+    site.write_text(SITE)
+    assert hamscope("simulate", str(config), "--out", str(alone)).returncode == 0
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hamscope_hpc.cli", "campaign", str(config), "--out", str(out), "--site", str(site),
+         "--jobs", "2", "--checkpoint-every", "0.2"],
+        cwd=ROOT, env=cluster.environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        cluster.until(lambda: process.poll() is not None or list(Work(out).folder.glob("C-2D.*.words.*")), 60)
+        job = cluster.call("squeue", "-h", "-t", "R", "-o", "%i").split()[0]
+        cluster.call("scancel", "--signal=KILL", "--full", job)
+        _, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 0, err
+    assert cluster.state(job) in ("FAILED", "CANCELLED")
+    assert "up to 2 SLURM jobs" in err and "Traceback" not in err, err
+    assert sha256(out) == sha256(alone)
+
+
+def test_a_signal_ends_the_jobs_too(cluster, tmp_path):
+    """SIGTERM to the campaign: status 75, and no job of it is left in the queue."""
+    config, site, out = (tmp_path / name for name in ("config.toml", "site.toml", "out.h5"))
+    config.write_text(CONFIG.replace("= 9000", "= 900_000"))
+    site.write_text(SITE)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hamscope_hpc.cli", "campaign", str(config), "--out", str(out), "--site", str(site)],
+        cwd=ROOT, env=cluster.environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        cluster.until(lambda: process.poll() is not None or list(Work(out).folder.glob("lock.item.*")), 60)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 75, err
+    assert list(Work(out).folder.glob("C-2D.*.words.*"))
+    cluster.until(lambda: not cluster.call("squeue", "-h"), 20)
+
+
+def test_a_partition_that_is_none(cluster, tmp_path):
+    """Refused at once, with what SLURM says.  (SBATCH_PARTITION would win over the site file.)"""
+    (tmp_path / "site.toml").write_text(SITE.replace("low", "nowhere"))
+    environment = {name: value for name, value in cluster.environment.items() if name != "SBATCH_PARTITION"}
+    done = hamscope("campaign", str(ROOT / "configs/tiny.toml"), "--out", str(tmp_path / "out.h5"),
+                    "--site", str(tmp_path / "site.toml"), **environment)  # fmt: skip
+    assert done.returncode == 2 and "SLURM refuses the jobs" in done.stderr and "partition" in done.stderr, done.stderr
