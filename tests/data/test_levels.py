@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from skimage.filters import threshold_otsu
 
 from hamscope.data import levels
 from hamscope.data.levels import frame_levels, read_levels, spins, write_levels
@@ -16,7 +17,7 @@ FRAMES = {
     "negative": (NOISE - 180).astype("f4"), "even": NOISE[:60].astype("f4"),
     "white": np.minimum(NOISE, 90).astype("f4"),
     "01": NOISE > 200, "0 255": 255 * (NOISE > 200).astype("u1"), "uniform": np.full((61, 53), 7, "u1"),
-    "0 1 255": np.where(np.arange(61)[:, None] < 30, NOISE > 200, 255 * (NOISE > 200)).astype("f4"),
+    "0 1 255": np.where(np.arange(61)[:, None] < 32, NOISE > 200, 255 * (NOISE > 200)).astype("f4"),
 }  # fmt: skip
 
 
@@ -26,7 +27,10 @@ FRAMES = {
 def test_blocks_say_what_the_whole_frame_says(tmp_path, monkeypatch, name, masked, threshold):
     """Bit for bit, over every stored type: the pixels that are up, range, preview and share; and from the file.
 
-    Blocks have 8 rows, some of them all masked.
+    Blocks have 8 rows, some of them all masked.  Seen to fail with masked pixels counted in the histogram or in the
+    share, with blocks that cut those of the preview, with the upper of the two pixels in the middle for the median,
+    with a median that is never inclusive, with negative numbers in the wrong order, and with blocks of 0 and 1 and of
+    0 and 255 called two levels.
     """
     monkeypatch.setattr(levels, "BLOCK_PIXELS", 8 * 53)
     grey, mask = FRAMES[name], np.zeros(FRAMES[name].shape, bool)
@@ -44,6 +48,9 @@ def test_blocks_say_what_the_whole_frame_says(tmp_path, monkeypatch, name, maske
         np.testing.assert_array_equal(spins(grey, found.threshold, up, mask), expected)
         np.testing.assert_array_equal(found.grey_range, [whole[sample].min(), whole[sample].max()])
         np.testing.assert_array_equal(found.preview, majority(expected, -(-len(grey) // 20)))
+        if threshold != 111.3 and not has_two_levels(whole[sample]):
+            exact = {"otsu": threshold_otsu, "median": np.median}[threshold](whole[sample])
+            assert found.threshold.value == exact and found.threshold.value.dtype == np.float32
         assert found.up_fraction == expected[sample].mean()
         assert found.adaptive == (isinstance(threshold, str) and not has_two_levels(whole[sample]))
 
