@@ -27,7 +27,7 @@ from scipy import ndimage
 
 from hamscope.config import Classify
 from hamscope.data.frames import FrameRef, list_frames
-from hamscope.data.parts import frames_of, merge, preview_shape, read_part, spread, write_part
+from hamscope.data.parts import frames_of, merge, preview_shape, spread
 from hamscope.data.results import Frame, Quarantined, read_results, write_frames
 from hamscope.data.windows import window_grid
 from hamscope.errors import ContractError, FrameError, Stopped, UserError
@@ -49,6 +49,7 @@ from hamscope_hpc.classify_actor import (
     forget_tries,
     frame_jobs,
     frame_path,
+    levels_path,
     reason_of,
 )
 from hamscope_hpc.classify_metrics import Progress, say
@@ -259,9 +260,9 @@ def _merge_bands(key: str, jobs: list[dict], folder: Path) -> None:
     if len(paths) == 1:
         paths[0].rename(frame_path(folder, key))
         return
-    write_part(frame_path(folder, key), merge([read_part(path) for path in paths]))
-    for path in paths:
-        path.unlink()
+    merge(paths, frame_path(folder, key))
+    for path in (*paths, levels_path(folder, key)):
+        path.unlink(missing_ok=True)
 
 
 def _write(

@@ -1,7 +1,12 @@
-"""What one Ray actor does: read a frame, threshold it, classify a band of its windows, leave a part file.
+"""What one Ray actor does: read the rows of a band, threshold them, classify their windows, leave a part file.
 
     KEY.START-STOP.npz      the part of a band         KEY.START-STOP.tries     a line for every time it was begun
     KEY.npz                 the part of a frame        KEY.bad                  why the frame is quarantined
+    KEY.levels              the threshold of a frame of several bands, and what else is said of it as a whole
+
+A frame of one band is read once.  Of a larger one no actor holds more than a band: the first that comes to it goes
+through its rows for the threshold and leaves that to the others.  (Those that begin on it at the same moment find the
+same each.)
 
 Whatever happens to a process, the folder says it.  A band is begun by a line in its file of tries, which goes when the
 part is there; a band that was begun three times and has no part quarantines its frame.  So a frame that kills whoever
@@ -22,8 +27,9 @@ from ray.util.metrics import Counter
 from hamscope.config import Classify
 from hamscope.data import instrument
 from hamscope.data.frames import FrameRef, read_frame, read_mask
-from hamscope.data.parts import band_part, write_part
-from hamscope.data.windows import bands, binarize, has_two_levels, window_grid
+from hamscope.data.levels import Levels, frame_levels, read_levels, spins, write_levels
+from hamscope.data.parts import PREVIEW, band_part, write_part
+from hamscope.data.windows import bands, window_grid
 from hamscope.errors import FrameError, UserError
 from hamscope.learn.bundle import read_bundle
 from hamscope.learn.dense import classify_band
@@ -32,6 +38,7 @@ from hamscope.stages import stage, taken
 from hamscope_hpc.classify_metrics import STAGE_SECONDS
 
 BAND_WINDOWS = 2**18  # whole frames as a rule; a window takes some 400 bytes until its band is written
+BAND_PIXELS = 2**25  # of a band of few windows
 TRIES = 3
 _PAUSES = (0.2, 1.0)  # seconds before the second and the third try: file systems have bad moments
 _LONGEST = 500  # characters of a reason
@@ -57,7 +64,8 @@ def band_windows(shape: tuple[int, int], window: int, stride: int) -> int:
     than half of the work is done twice.  It depends on nothing but its arguments: results are added up band by band.
     """
     columns = window_grid(shape, window, stride)[1]
-    return max(BAND_WINDOWS, columns * -(-window // stride))
+    high = (BAND_PIXELS // shape[1] - window) // stride + 1
+    return max(min(BAND_WINDOWS, columns * high), columns * -(-window // stride))
 
 
 def band_path(folder: Path, job: dict) -> Path:
@@ -68,6 +76,11 @@ def band_path(folder: Path, job: dict) -> Path:
 def frame_path(folder: Path, key: str) -> Path:
     """The part of a frame."""
     return folder / f"{key}.npz"
+
+
+def levels_path(folder: Path, key: str) -> Path:
+    """What is said of a frame of several bands as a whole, for all actors."""
+    return folder / f"{key}.levels"
 
 
 def bad_path(folder: Path, key: str) -> Path:
@@ -89,13 +102,8 @@ def forget_tries(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def is_adaptive(grey: np.ndarray, threshold: str | float) -> bool:
-    """Whether the threshold was taken from the frame itself, which erases its density."""
-    return isinstance(threshold, str) and not has_two_levels(grey)
-
-
 class BandClassifier:
-    """A Ray actor: one network, and the last frame that it read.
+    """A Ray actor: one network, and what was found of the last frame as a whole.
 
     Parameters
     ----------
@@ -113,7 +121,7 @@ class BandClassifier:
         self.bundle = read_bundle(bundle, device)
         if self.bundle.sha256 != sha256:
             raise UserError(f"{bundle}: was changed meanwhile; start again")
-        self.key, self.grey, self.mask, self.image, self.adaptive = "", None, None, None, False
+        self.key, self.levels = "", None
         self.seconds = Counter(STAGE_SECONDS, "Seconds of all actors, by what they did", tag_keys=("run", "stage"))
         self.seconds.set_default_tags({"run": run})
 
@@ -150,32 +158,51 @@ class BandClassifier:
         return reason
 
     def _classify(self, job: dict) -> None:
-        self._load(job)
+        image, mask, levels = self._load(job)
         start, stop, stride = job["start"], job["stop"], self.options.stride
-        known = instrument.condition(job["psf_px"], self.adaptive)
+        known = instrument.condition(job["psf_px"], levels.adaptive)
         with stage("network"):
-            band = classify_band(
-                self.image, self.bundle, stride, start, stop, self.options.confidence, known, self.mask
-            )
-        grid = window_grid(self.image.shape, self.bundle.window, stride)
+            band = classify_band(image, self.bundle, stride, 0, stop - start, self.options.confidence, known, mask)
+        grid = window_grid((job["height"], job["width"]), self.bundle.window, stride)
         with stage("write"):
-            part = band_part(band, self.image, self.grey, self.adaptive, grid, start, self.mask)
-            write_part(band_path(self.folder, job), part)
+            write_part(band_path(self.folder, job), band_part(band, levels, grid, start))
 
-    def _load(self, job: dict) -> None:
-        """Read and threshold the frame, unless the last band was of the same."""
-        if self.key == job["key"]:
-            return
-        self.key = ""
-        with stage("read"):
-            self.grey = read_frame(_ref(job))
-            self.mask = read_mask(_ref(job)) if job["masked"] else None
+    def _load(self, job: dict) -> tuple[np.ndarray, np.ndarray | None, Levels]:
+        """The two-level rows that the windows of a band cover, their mask if any, and the levels of their frame."""
+        stride, shape = self.options.stride, (job["height"], job["width"])
+        first, last = job["start"] * stride, (job["stop"] - 1) * stride + self.bundle.window
+        alone = (job["start"], job["stop"]) == (0, window_grid(shape, self.bundle.window, stride)[0])
+        if alone:  # all that is asked about the frame is asked of what is read once
+            grey, mask = _rows(job)
+            levels = self._levels(
+                shape, lambda *cut: [None if one is None else one[slice(*cut)] for one in (grey, mask)]
+            )
+            grey, mask = grey[first:last], None if mask is None else mask[first:last]
+        else:
+            levels = self._shared_levels(job, shape)
+            grey, mask = _rows(job, (first, last))
         with stage("threshold"):
-            sample = slice(None) if self.mask is None else ~self.mask  # electrodes have no say in the threshold
-            self.image = np.zeros(self.grey.shape, np.uint8)
-            self.image[sample] = binarize(self.grey[sample], self.options.threshold, self.options.up)
-            self.adaptive = is_adaptive(self.grey[sample], self.options.threshold)
-        self.key = job["key"]
+            return spins(grey, levels.threshold, self.options.up, mask), mask, levels
+
+    def _levels(self, shape: tuple[int, int], rows) -> Levels:
+        with stage("threshold"):
+            return frame_levels(shape, rows, self.options.threshold, self.options.up, PREVIEW)
+
+    def _shared_levels(self, job: dict, shape: tuple[int, int]) -> Levels:
+        """The levels of a frame of several bands, once found by any actor."""
+        if self.key != job["key"]:
+            path = levels_path(self.folder, job["key"])
+            if not path.exists():
+                write_levels(path, self._levels(shape, lambda *cut: _rows(job, cut)))
+            self.levels, self.key = read_levels(path), job["key"]
+        return self.levels
+
+
+@stage("read")
+def _rows(job: dict, rows: tuple[int, int] | None = None) -> tuple[np.ndarray, np.ndarray | None]:
+    """Rows of a frame in the type that they are stored in, and their mask if there is one; all rows by default."""
+    ref = _ref(job)
+    return read_frame(ref, rows, native=True), read_mask(ref, rows) if job["masked"] else None
 
 
 @contextmanager

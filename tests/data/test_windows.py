@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hamscope.data.windows import bands, binarize, patterned, preview, window_grid, windows_of
+from hamscope.data.windows import bands, binarize, majority, patterned, window_grid, windows_of
 
 RNG = np.random.default_rng(2)
 
@@ -83,10 +83,10 @@ def test_windows_are_views():
 
 
 def test_preview_is_the_majority_of_blocks():
-    """3 x 3 blocks of a frame of 8 x 6 at a side of 3: the last row of blocks repeats the edge of the frame."""
+    """3 x 3 blocks of a frame of 8 x 6: the last row of blocks repeats the edge of the frame."""
     image = np.zeros((8, 6), np.uint8)
     image[:3, :3] = [[1, 1, 1], [1, 1, 0], [0, 0, 0]]
     image[3:6, 3:] = [[1, 1, 1], [1, 0, 0], [0, 0, 0]]
     image[7, :3] = 1
-    np.testing.assert_array_equal(preview(image, 3), [[1, 0], [0, 0], [1, 0]])
-    np.testing.assert_array_equal(preview(image, 8), image)
+    np.testing.assert_array_equal(majority(image, 3), [[1, 0], [0, 0], [1, 0]])
+    np.testing.assert_array_equal(majority(image, 1), image)

@@ -1,6 +1,7 @@
 """`classify` on a real Ray, against the same windows classified one by one without it."""
 
 import csv
+from dataclasses import asdict
 from pathlib import Path
 
 import h5py
@@ -12,9 +13,10 @@ from engines import ROOT
 from PIL import Image
 
 from hamscope.config import Classify
+from hamscope.data import levels
 from hamscope.data.frames import FrameRef, list_frames
 from hamscope.data.instrument import condition
-from hamscope.data.parts import read_part
+from hamscope.data.parts import merge, read_part
 from hamscope.data.results import BY_CLASS, NO_PATTERN, read_results, sample_windows
 from hamscope.data.symmetry import reduce
 from hamscope.errors import FrameError, UserError
@@ -286,11 +288,11 @@ def test_a_bad_moment_is_not_the_end(tmp_path, bundle, monkeypatch, bad_moments)
     actor, job = an_actor(tmp_path, bundle)
     read, calls = classify_actor.read_frame, []
 
-    def moody(ref):
+    def moody(ref, *rows, **options):
         calls.append(ref)
         if len(calls) <= bad_moments:
             raise OSError(f"stale file handle {len(calls)}")
-        return read(ref)
+        return read(ref, *rows, **options)
 
     monkeypatch.setattr(classify_actor, "read_frame", moody)
     monkeypatch.setattr(classify_actor, "_PAUSES", (0, 0))
@@ -301,6 +303,46 @@ def test_a_bad_moment_is_not_the_end(tmp_path, bundle, monkeypatch, bad_moments)
     assert classify_actor.reason_of(tmp_path, "key") == (row["reason"] or None)
     assert not list(tmp_path.glob("*.tries"))
     assert actor(job) == row and len(calls) == 3
+
+
+@pytest.mark.parametrize("threshold", ["otsu", "median", 90.0])
+def test_an_actor_reads_the_rows_of_its_band(tmp_path, bundle, monkeypatch, threshold):
+    """Of a frame of 5 bands: the first band goes through the frame by blocks, the others read their own rows only.
+
+    No read is larger than a block or a band, a second actor takes the threshold from the file, and the bands together
+    are the frame in one band.
+    """
+    page = FILM[0] + np.random.default_rng(3).integers(0, 9, FILM[0].shape, np.uint8)
+    np.save(tmp_path / "page.npy", page)
+    ref, options = list_frames([tmp_path / "page.npy"])[0], OPTIONS.model_copy(update={"threshold": threshold})
+    sha256, read, seen = read_bundle(bundle).sha256, classify_actor.read_frame, []
+
+    def spy(ref, rows=None, native=False):
+        seen.append(rows or (0, ref.shape[0]))
+        return read(ref, rows, native)
+
+    def actor():
+        return classify_actor.BandClassifier(str(bundle), sha256, options, str(tmp_path), "cpu", "x")
+
+    monkeypatch.setattr(classify_actor, "read_frame", spy)
+    monkeypatch.setattr(levels, "BLOCK_PIXELS", 10 * page.shape[1])
+    monkeypatch.setattr(classify_actor, "BAND_WINDOWS", 10**6)
+    (whole,) = classify_actor.frame_jobs("whole", ref, WINDOW, 2)
+    assert actor()(whole)["reason"] == "" and seen == [(0, 38)]
+    monkeypatch.setattr(classify_actor, "band_windows", lambda *_: 40)
+    jobs = classify_actor.frame_jobs("cut", ref, WINDOW, 2)
+    first, second = actor(), actor()
+    seen.clear()
+    for number, job in enumerate(jobs):
+        assert (second if number % 2 else first)(job)["reason"] == ""
+    own = [(2 * job["start"], 2 * (job["stop"] - 1) + WINDOW) for job in jobs]
+    assert len(jobs) > 4 and seen[-len(jobs) :] == own
+    assert all(stop - start <= 10 for start, stop in seen[: -len(jobs)]) and len(seen) == 8 + len(jobs)
+    merge([classify_actor.band_path(tmp_path, job) for job in jobs], tmp_path / "cut.npz")
+    cut, one = read_part(tmp_path / "cut.npz"), read_part(classify_actor.band_path(tmp_path, whole))
+    for name, value in asdict(one).items():
+        exact = np.testing.assert_array_equal if "sum" not in name and name != "sample" else None
+        (exact or (lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)))(asdict(cut)[name], value)
 
 
 def test_tries_of_dead_processes_count(tmp_path, bundle):

@@ -153,8 +153,10 @@ def _check_finite(ref: FrameRef, raw: np.ndarray, grey: np.ndarray, start: int) 
             continue
         bad = np.argwhere(~np.isfinite(values))
         row, column = bad[0]
+        part = "" if len(raw) == ref.shape[0] else f" of rows {start} to {start + len(raw) - 1}"
+        first = f"row {row + start}, column {column}"
         raise FrameError(
-            f"{ref}: {len(bad)} of {raw.size} pixels are {what}, the first at row {row + start}, column {column}; "
+            f"{ref}: {len(bad)} of {raw.size} pixels{part} are {what}, the first at {first}; "
             "fill or crop them, or leave the frame out"
         )
 

@@ -1,25 +1,29 @@
 """Part files: what a frame, or a band of its windows, leaves on the disk until results.h5 is assembled.
 
 Bands of one frame can come from several processes.  Sums are added in the order of the bands, so the result does
-not depend on who computed what.
+not depend on who computed what.  The maps of a frame are put together on the disk and counted a few rows at a time.
 
 Shape letters: R, C = rows and columns of windows in the part; K = classes; S = windows sampled.
 """
 
 import math
+import zipfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from hamscope.data.frames import FrameRef
+from hamscope.data.levels import Levels
 from hamscope.data.results import NO_PATTERN, SAMPLE, Frame, sample_windows
-from hamscope.data.windows import preview, window_grid
+from hamscope.data.windows import window_grid
 from hamscope.errors import ContractError
 from hamscope.provenance import whole_file
 
 PREVIEW = 512
+_MAPS = ("classes", "flags")
+_COUNTED = 2**22  # windows of a map that are counted at once, as 64-bit numbers
 
 
 @dataclass(frozen=True)
@@ -49,21 +53,27 @@ class Part:
     @property
     def n_windows(self) -> int:
         """Windows with a pattern."""
-        return int((self.classes != NO_PATTERN).sum())
+        return int(self.counts()[0].sum())
+
+    def counts(self) -> tuple[np.ndarray, np.ndarray]:
+        """Windows of each class, and the confident ones among them, (K,) each."""
+        all_of, sure = np.zeros((2, NO_PATTERN + 1), np.int64)
+        height = max(1, _COUNTED // self.classes.shape[1])
+        for start in range(0, len(self.classes), height):
+            classes, flags = self.classes[start : start + height], self.flags[start : start + height]
+            all_of += np.bincount(classes.ravel(), minlength=len(all_of))
+            sure += np.bincount(classes[flags == 1], minlength=len(sure))
+        return all_of[: len(self.logits_sum)], sure[: len(self.logits_sum)]
 
 
-def band_part(
-    band, image: np.ndarray, grey: np.ndarray, adaptive: bool, grid: tuple[int, int], start: int, mask=None
-) -> Part:
+def band_part(band, levels: Levels, grid: tuple[int, int], start: int) -> Part:
     """The part of one band, whose first row is row `start` of the `grid` (rows, columns) of the frame's windows.
 
-    `band` is what `hamscope.learn.dense` says of its windows, `image` and `grey` the frame;
-    pixels where the `mask` (H, W) is True are no part of the sample.
+    `band` is what `hamscope.learn.dense` says of its windows, `levels` are those of the frame.
     """
     classes, logits = band.classes, band.logits
     chosen = classes != NO_PATTERN
     sampled = sample_windows(grid) - start * grid[1]
-    sample = slice(None) if mask is None else ~mask
 
     def by_class(values):
         return np.bincount(classes[chosen], values[chosen], minlength=logits.shape[-1])
@@ -74,17 +84,37 @@ def band_part(
         probability_sum=band.probabilities[chosen].sum(0), parameter_sum=by_class(band.parameter),
         half68_sum=by_class(band.half68), half90_sum=by_class(band.half90),
         sample=logits.reshape(-1, logits.shape[-1])[sampled[(sampled >= 0) & (sampled < classes.size)]],
-        preview=preview(image, PREVIEW), up_fraction=float(image[sample].mean()), adaptive=adaptive,
-        grey_range=np.array([grey[sample].min(), grey[sample].max()]),
+        preview=levels.preview, up_fraction=levels.up_fraction, adaptive=levels.adaptive, grey_range=levels.grey_range,
     )  # fmt: skip
 
 
-def merge(parts: list[Part]) -> Part:
-    """The bands of a frame, in their order, as one part."""
-    joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in ("classes", "flags", "sample")}
-    names = [name for name in parts[0].__dict__ if name.endswith("_sum")]
-    sums = {name: np.sum([getattr(part, name) for part in parts], axis=0) for name in names}
-    return Part(**(parts[0].__dict__ | joined | sums))
+def merge(paths: list[Path], path: Path) -> None:
+    """Make the parts of the bands of a frame, in their order, one part at `path`, whole or not at all.
+
+    The maps of one band are in memory at a time.
+    """
+    parts, rows, columns = [], 0, 0
+    for each in paths:
+        part = read_part(each)
+        rows, columns = rows + len(part.classes), part.classes.shape[1]
+        parts.append(replace(part, **dict.fromkeys(_MAPS)))
+    joined = {name: np.sum([getattr(part, name) for part in parts], axis=0)
+              for name in asdict(parts[0]) if name.endswith("_sum")}  # fmt: skip
+    joined["sample"] = np.concatenate([part.sample for part in parts])
+    with whole_file(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, value in (asdict(parts[0]) | joined).items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                if name in _MAPS:
+                    _write_map(file, paths, name, (rows, columns))
+                else:
+                    np.lib.format.write_array(file, np.asanyarray(value), allow_pickle=False)
+
+
+def _write_map(file, paths: list[Path], name: str, shape: tuple[int, int]) -> None:
+    """Write the map of a frame from those of its bands as one array in numpy's format."""
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    for path in paths:
+        file.write(np.ascontiguousarray(getattr(read_part(path), name)).data)
 
 
 def write_part(path: Path, part: Part) -> None:
@@ -115,15 +145,14 @@ def frames_of(refs: list[FrameRef], paths: list[Path], window: int) -> Iterator[
 
 def preview_shape(refs: list[FrameRef]) -> tuple[int, int]:
     """The shape that holds the preview of every frame."""
-    blocks = {ref.shape: -(-max(ref.shape) // PREVIEW) for ref in refs}  # pixels a side; see `preview`
+    blocks = {ref.shape: -(-max(ref.shape) // PREVIEW) for ref in refs}  # pixels a side; see `frame_levels`
     return tuple(max(-(-shape[axis] // block) for shape, block in blocks.items()) for axis in (0, 1))
 
 
 def _row(part: Part, ref: FrameRef, window: int) -> dict:
     """The columns of one frame; shares and means are NaN where no window has a pattern, or none is of the class."""
-    n, classes = part.n_windows, len(part.logits_sum)
-    counts = np.bincount(part.classes.ravel(), minlength=NO_PATTERN + 1)[:classes]
-    confident = np.bincount(part.classes[part.flags == 1], minlength=classes)[:classes]
+    classes, (counts, confident) = len(part.logits_sum), part.counts()
+    n = int(counts.sum())
     sample = np.full((SAMPLE, classes), np.nan, np.float32)
     sample[: len(part.sample)] = part.sample
     divisor = n or np.nan

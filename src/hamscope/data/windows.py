@@ -86,9 +86,8 @@ def patterned(image: np.ndarray, window: int, stride: int, mask: np.ndarray | No
     return both if mask is None or not mask.any() else both & (window_sums(mask, window, stride) == 0)
 
 
-def preview(image: np.ndarray, side: int) -> np.ndarray:
-    """A two-level frame (H, W) reduced to at most `side` x `side`: the majority of square blocks, half counts as up."""
-    block = -(-max(image.shape) // side)
+def majority(image: np.ndarray, block: int) -> np.ndarray:
+    """The majority of blocks of `block` x `block` pixels of a two-level image, uint8; its edges are repeated."""
     padded = np.pad(image, [(0, -length % block) for length in image.shape], mode="edge")
     rows, columns = (length // block for length in padded.shape)
     blocks = padded.reshape(rows, block, columns, block)
