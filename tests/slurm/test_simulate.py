@@ -25,6 +25,14 @@ RF-2D = {disorder = [1.0, 1.19], lattices = 900, snapshots = 4}
 RF-3D = {disorder = [2.25, 2.29], lattices = 120, snapshots = 4}
 """  # noqa: E501
 
+JOB = """#!/usr/bin/env bash
+set -euo pipefail
+source "$HAMSCOPE_HOME/slurm/common.sh"
+begin simulate "$1"
+run_step -- bash -c '[ "$SLURM_PROCID" = 1 ] || { sleep 1; exit 1; }; trap "exit 75" TERM; sleep 60 & wait'
+finish "$status"
+"""
+
 
 def sha256(path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
@@ -93,6 +101,7 @@ def test_time_limit_is_used_and_gone_on_from(cluster, undisturbed, tmp_path):
 
 
 def test_scancel_leaves_no_process_and_no_requeue(cluster, undisturbed, tmp_path):
+    """Seen to fail without the look at the job's state: the job that the user ended was requeued and completed."""
     config, _ = undisturbed
     job = submit(cluster, config, tmp_path)
     cluster.until(begun(tmp_path))
@@ -123,6 +132,18 @@ def test_a_rank_that_fails_fails_the_job(cluster, undisturbed, tmp_path):
     assert sha256(tmp_path / "slices.h5") == expected
 
 
+def test_the_status_of_a_job_is_that_of_the_rank_that_failed(cluster, tmp_path):
+    """srun ends the others, and they say 75, the larger: such a job is not requeued.
+
+    Seen to fail where the status of srun was taken.
+    """
+    script = tmp_path / "job.sh"
+    script.write_text(JOB)
+    job = cluster.sbatch("-w", "n1", "-n2", "--mem-per-cpu=100", str(script), str(tmp_path))
+    done = cluster.wait(job)
+    assert (done["JobState"], done["ExitCode"], done["Restarts"]) == ("FAILED", "1:0", "0"), log_of(tmp_path, job)
+
+
 def test_a_node_that_goes_down_under_the_job(cluster, undisturbed, tmp_path):
     """SLURM itself requeues the job, and it is finished once the node is back."""
     config, expected = undisturbed
@@ -150,7 +171,10 @@ def test_starts_that_store_nothing_come_to_an_end(cluster, undisturbed, tmp_path
 
 
 def test_an_array_and_its_merge_give_the_file_of_a_single_job(cluster, undisturbed, tmp_path):
-    """Three parts; the last, whose plain id is that of the whole array, is stopped and requeued alone."""
+    """Three parts; the last, whose plain id is that of the whole array, is stopped and requeued alone.
+
+    Seen to fail with the plain id: all three were requeued.
+    """
     config, expected = undisturbed
     array = submit(cluster, config, tmp_path, "--array=1-3", "--ntasks-per-node=1")
     cluster.until(begun(tmp_path))
