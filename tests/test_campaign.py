@@ -13,7 +13,7 @@ from killing import Job, until
 
 from hamscope.config import load_config
 from hamscope.errors import UserError
-from hamscope_hpc.claim import claim, item_lock, job_lock
+from hamscope_hpc.claim import claim, item_lock, job_lock, remove_dead_item_locks
 from hamscope_hpc.simulate import all_items
 from hamscope_hpc.work import Work, stem
 
@@ -82,7 +82,10 @@ def test_the_bytes_of_simulate_for_the_tiny_config(tmp_path):
 
 
 def test_a_worker_killed_midway(undisturbed, tmp_path):
-    """SIGKILL to a worker in the middle of an item: the campaign goes on to the same bytes; it listens on loopback."""
+    """SIGKILL to a worker in the middle of an item: the campaign goes on to the same bytes; it listens on loopback.
+
+    Seen to fail without the settings of Open MPI in `hamscope campaign`: 0.0.0.0 and ::.
+    """
     config, expected = undisturbed
     out = tmp_path / "out.h5"
     job = start(config, out, "--jobs", "2")
@@ -115,23 +118,23 @@ def test_the_campaign_killed_and_started_again(undisturbed, tmp_path):
     assert psutil.wait_procs(workers, timeout=20)[1] == []
     status, err = start(config, out, "--jobs", "1").wait()
     assert status == 0 and "going on from" in err, err
-    assert sha256(out) == expected
+    assert sha256(out) == expected and not Work(out).folder.exists()
 
 
-def test_a_signal_stops_with_75_and_simulate_goes_on(undisturbed, tmp_path):
-    """SIGTERM: the workers store what they have, status 75; `hamscope simulate` may go on from there."""
-    config, expected = undisturbed
-    out = tmp_path / "out.h5"
-    job = Job(1, "campaign", config, "--out", str(out), "--jobs", "2", "--checkpoint-every", "1000")
+def test_a_signal_stops_with_75(tmp_path):
+    """SIGTERM long before the next checkpoint: the workers store what they have, status 75.
+
+    Seen to fail with the workers not told to stop: no checkpoint.
+    """
+    config, out = tmp_path / "config.toml", tmp_path / "out.h5"
+    config.write_text(CONFIG.replace("= 6000", "= 900_000"))
+    job = Job(1, "campaign", str(config), "--out", str(out), "--jobs", "2", "--checkpoint-every", "1000")
     assert until(lambda: busy_workers(out), job)
     time.sleep(0.5)
     job.process.send_signal(signal.SIGTERM)
     status, err = job.wait(60)
     assert status == 75 and "the same command goes on" in err, err
-    assert midway(out)() and not out.exists()
-    done = hamscope("simulate", config, "--out", str(out))
-    assert done.returncode == 0, done.stderr
-    assert sha256(out) == expected
+    assert midway(out)() and not out.exists() and not busy_workers(out)
 
 
 POISON = """
@@ -151,7 +154,10 @@ def compute_item(*arguments):
 
 
 def test_an_item_that_kills_every_worker(undisturbed, tmp_path, monkeypatch):
-    """It is given up, in one line, with status 1; all other items are computed, and without the poison it goes on."""
+    """It is given up, in one line, with status 1; all other items are computed, and without the poison it goes on.
+
+    Seen to fail where an item that a dying worker had finished was computed again: its state is no more.
+    """
     config = tmp_path / "config.toml"
     config.write_text(CONFIG.replace("lattices = 20", "lattices = 1").replace("= 6000", "= 60"))
     (tmp_path / "poison.py").write_text(POISON)
@@ -172,7 +178,10 @@ def test_an_item_that_kills_every_worker(undisturbed, tmp_path, monkeypatch):
 
 
 def test_a_worker_that_outlives_its_campaign(tmp_path):
-    """`simulate` is refused while one computes; a campaign goes in, as its workers wait for that item."""
+    """`simulate` is refused while one computes; a campaign goes in, as its workers wait for that item.
+
+    Seen to fail with the locks of items not looked at.
+    """
     path = tmp_path / "config.toml"
     path.write_text(CONFIG)
     config, work = load_config(path), Work(tmp_path / "out.h5")
@@ -186,7 +195,15 @@ def test_a_worker_that_outlives_its_campaign(tmp_path):
     second = job_lock(work)
     claim(work, second, config, False, campaign=True)
     second.release()
+    remove_dead_item_locks(work)
+    assert worker._is_mine()
     worker.release()
+    dead = item_lock(work, all_items(config)[1])
+    dead.owner["started"] = "1"
+    dead.acquire()
+    remove_dead_item_locks(work)
+    assert not dead.path.exists()
+    dead.release()
 
 
 @pytest.mark.parametrize("text, words", [("partition = ", "is not TOML"), ("cores = 0", "cores = 0"),

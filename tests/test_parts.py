@@ -50,6 +50,8 @@ def one_line(done) -> str:
 def test_parts_at_the_same_time_give_the_bytes_of_one_job(config, tmp_path):
     """Three parts, of one rank and of two, start together on an empty folder; the command without --part ends at the
     same bytes.
+
+    Seen to fail with parts that begin with the next item.
     """
     alone, out = tmp_path / "alone.h5", tmp_path / "parts.h5"
     assert simulate(config, alone).returncode == 0
@@ -93,7 +95,10 @@ def test_who_is_refused_where_a_part_works(config, tmp_path):
 
 
 def test_many_parts_claim_an_empty_folder_at_once(config, tmp_path):
-    """Sixteen parts meet at a folder that is not there, or that a dead job left: all get in, and it is marked once."""
+    """Sixteen parts meet at a folder that is not there, or that a dead job left: all get in, and it is marked once.
+
+    Seen to fail, 3 times of 3, with the folder opened without the lock of a whole job: "in the way and no work folder".
+    """
     loaded = load_config(config)
     for round_ in range(4):
         work = Work(tmp_path / f"{round_}.h5")
@@ -124,7 +129,10 @@ def test_many_parts_claim_an_empty_folder_at_once(config, tmp_path):
 
 
 def test_the_end_of_a_whole_job_leaves_the_lock_of_a_newcomer(config, tmp_path):
-    """A part that took its lock while a whole job removes the folder keeps it, and the folder."""
+    """A part that took its lock while a whole job removes the folder keeps it, and the folder.
+
+    Seen to fail with all files but `lock` removed.
+    """
     work = Work(tmp_path / "parts.h5")
     whole, part = job_lock(work), job_lock(work, Part(1, 2))
     claim(work, whole, load_config(config), False)

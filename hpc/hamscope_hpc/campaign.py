@@ -18,7 +18,7 @@ from hamscope.errors import Failed, Stopped
 from hamscope.sim.tasks import Item
 from hamscope_hpc.campaign_cluster import Site, start_cluster
 from hamscope_hpc.campaign_item import STOP, compute_item
-from hamscope_hpc.claim import claim, item_lock, job_lock
+from hamscope_hpc.claim import claim, item_lock, job_lock, remove_dead_item_locks
 from hamscope_hpc.lock import JobLock
 from hamscope_hpc.progress import PROGRESS, Progress
 from hamscope_hpc.simulate import all_items, finish, finished
@@ -70,6 +70,7 @@ def campaign(
                 with start_cluster(site, jobs, work.folder) as client:
                     _say_where(client, site, jobs)
                     Campaign(config, items, left, work, client, stop, lock, checkpoint).compute()
+            remove_dead_item_locks(work)
             seconds = Counter(computing=time.monotonic() - begin)
             finish(config, items, out, work, comm, {}, resumed, seconds, begin)
         finally:

@@ -62,6 +62,13 @@ def item_lock(work: Work, item: Item) -> JobLock:
     return JobLock(work.folder / f"{LOCK}.item.{stem(item)}", part=f"item {stem(item)}")
 
 
+def remove_dead_item_locks(work: Work) -> None:
+    """Remove the locks of workers that were killed, which would keep the folder."""
+    for path in work.folder.glob(f"{LOCK}.item.*"):
+        if _ITEM.fullmatch(path.name):
+            JobLock(path).living_owner()
+
+
 def claim(
     work: Work, lock: JobLock, config: Config, replace: bool, part: Part | None = None, campaign: bool = False
 ) -> bool:
