@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from engines import ROOT, hamscope
 from slurm_cluster import events
@@ -28,6 +29,7 @@ def frames(config, tmp_path_factory):
     folder = tmp_path_factory.mktemp("film")
     done = hamscope("film", config, "--out", str(folder / "frames"))
     assert done.returncode == 0, done.stderr
+    np.save(folder / "frames" / "holes.npy", np.full((40, 40), np.nan))  # will be quarantined
     return folder / "frames"
 
 
@@ -52,13 +54,17 @@ def content(results: Path) -> str:
 
 
 def test_the_whole_way(cluster, whole_way):
-    """Three jobs one after the other, all files where `hamscope run` puts them, an event a line, no daemon left."""
+    """Three jobs one after the other, all files where `hamscope run` puts them, an event a line, no daemon left.
+
+    One frame is quarantined: the line of the job says 3, the report is there, and what waits for the job may run.
+    """
     out, jobs, said = whole_way
     assert [cluster.state(job) for job in jobs] == ["COMPLETED"] * 3, logs(out)
     for name in ("run.json", "slices.h5", "bundle/weights.safetensors", "results.h5", "report/index.html"):
         assert (out / name).exists(), logs(out)
     assert sorted(events(out), key=str) == sorted(
-        ((stage, event, 0 if event == "ended" else None) for stage in ("simulate", "train", "classify")
+        ((stage, event, status if event == "ended" else None)
+         for stage, status in (("simulate", 0), ("train", 0), ("classify", 3))
          for event in ("submitted", "started", "ended")), key=str)  # fmt: skip
     assert f"squeue --jobs={','.join(jobs)}" in said and f"hamscope status {out}" in said
     assert "ssh -N -L 8265:127.0.0.1:" in logs(out)
@@ -84,6 +90,7 @@ def test_preempted_it_gives_the_same(cluster, whole_way, config, frames, tmp_pat
     done = cluster.wait(job, 120)
     assert (done["JobState"], done["Restarts"]) == ("COMPLETED", "1"), logs(tmp_path)
     assert [event for _, event, _ in events(tmp_path)] == ["started", "requeued", "started", "ended"]
+    assert events(tmp_path)[-1][2] == (0 if stage == "train" else 3)
     assert not cluster.processes(job)
     if stage == "train":
         assert "goes on after epoch" in logs(tmp_path)
