@@ -77,8 +77,8 @@ rm -f "$stamp"
 step "Python environment" "seconds" python3 -m venv "$venv"
 step "torch, first and exactly" "half a minute" pip torch==2.13.0
 libraries=(mpi4py numpy numba scipy scikit-image scikit-learn matplotlib jinja2 pillow tifffile rosettasciio safetensors
-  tensorboardX click pydantic "ray[default,data,train]" distributed dask-jobqueue)
-tools=(pytest pytest-mpi pytest-timeout playwright ruff mypy build mkdocs-material "mkdocstrings[python]")
+  tensorboardX click pydantic "ray[default,data,train]" distributed dask-jobqueue cryptography)
+tools=(psutil pytest pytest-mpi pytest-timeout playwright ruff mypy build mkdocs-material "mkdocstrings[python]")
 itself=(-e .)
 if [ "$purpose" = use ]; then tools=() itself=(.); fi
 step "Ray, numba and the other libraries" "a minute" pip setuptools wheel cython pkgconfig hatchling editables \

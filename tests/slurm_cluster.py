@@ -167,7 +167,7 @@ class Cluster:
     def state(self, job: str) -> str:
         return self.fields(job)["JobState"]
 
-    def wait(self, job: str, timeout: float = 90) -> dict[str, str]:
+    def wait(self, job: str, timeout: float = 180) -> dict[str, str]:
         """Wait for the end of a job, requeued as often as it may be; return what SLURM says of it."""
         self.until(lambda: self.state(job) in ENDED, timeout, lambda: self.fields(job))
         return self.fields(job)

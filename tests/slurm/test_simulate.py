@@ -10,17 +10,17 @@ import signal
 from pathlib import Path
 
 import pytest
-from engines import hamscope
+from engines import hamscope, mpiexec
 from slurm_cluster import Cluster, events
 
 SCRIPT = "slurm/simulate.sbatch"
-# Work in many items: on two ranks 6 s of an idle machine, so that they can be met half-way.
+# Work in many items: on two ranks 5 s of an idle machine, so that they can be met half-way.
 CONFIG = """
 name = "slurm"
 [simulate]
 seed = 5
 image_size = 32
-C-2D = {temperature = [2.25, 2.6], lattices = 384, measurements = 3, thermalization_sweeps = 2000, thermalization_wolff = 200}
+C-2D = {temperature = [2.25, 2.6], lattices = 1024, measurements = 3, thermalization_sweeps = 20000, thermalization_wolff = 2000}
 RF-2D = {disorder = [1.0, 1.19], lattices = 900, snapshots = 4}
 RF-3D = {disorder = [2.25, 2.29], lattices = 120, snapshots = 4}
 """  # noqa: E501
@@ -31,6 +31,17 @@ source "$HAMSCOPE_HOME/slurm/common.sh"
 begin simulate "$1"
 run_step -- bash -c '[ "$SLURM_PROCID" = 1 ] || { sleep 1; exit 1; }; trap "exit 75" TERM; sleep 60 & wait'
 finish "$status"
+"""
+LONG = """
+name = "long"
+[simulate]
+seed = 5
+image_size = 32
+[simulate.C-2D]
+temperature = [2.25, 2.6]
+lattices = 1024
+thermalization_sweeps = 120000
+thermalization_wolff = 12000
 """
 
 
@@ -90,13 +101,19 @@ def test_preempted_where_steps_get_sigterm_and_the_shell_nothing(undisturbed, tm
     assert sha256(tmp_path / "slices.h5") == expected
 
 
-def test_time_limit_is_used_and_gone_on_from(cluster, undisturbed, tmp_path):
-    """The signal that comes before the time limit leads to a checkpoint and a new start, without a human."""
-    config, expected = undisturbed
-    job = submit(cluster, config, tmp_path, "--signal=B:USR1@57", "--time=1")
-    done = cluster.wait(job)
+def test_time_limit_is_used_and_gone_on_from(cluster, tmp_path):
+    """The signal that comes before the time limit leads to a checkpoint and a new start, without a human.
+
+    SLURM 22.05 looks every 30 s whether a signal is due, so there is more work than that for one rank.
+    """
+    config, reference = tmp_path / "long.toml", tmp_path / "reference.h5"
+    config.write_text(LONG)
+    done = mpiexec(2, "-m", "hamscope_hpc.cli", "simulate", str(config), "--out", str(reference))
+    assert done.returncode == 0, done.stderr
+    job = submit(cluster, str(config), tmp_path, "--ntasks-per-node=1", "--signal=B:USR1@53", "--time=1")
+    done = cluster.wait(job, 240)
     assert done["JobState"] == "COMPLETED" and int(done["Restarts"]) >= 1, log_of(tmp_path, job)
-    assert sha256(tmp_path / "slices.h5") == expected
+    assert sha256(tmp_path / "slices.h5") == sha256(reference)
     assert "stopped (USR1), requeued" in log_of(tmp_path, job)
 
 
