@@ -327,6 +327,8 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, interrupt)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Where colorama is installed, numba lets it write an escape sequence to the stdout of a terminal; a rank's is one.
+    os.environ.setdefault("NUMBA_DISABLE_ERROR_MESSAGE_HIGHLIGHTING", "1")
     try:
         hamscope.main(standalone_mode=False)
     except click.ClickException as error:

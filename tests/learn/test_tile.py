@@ -1,5 +1,7 @@
 """All windows of a tile at once against one window at a time."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -65,12 +67,21 @@ def cut(image: np.ndarray, window: int, stride: int) -> np.ndarray:
     return np.array(sliding_window_view(image, (window, window))[::stride, ::stride]).reshape(-1, window, window)
 
 
+@torch.no_grad()
+def in_double(network, images: np.ndarray, known) -> np.ndarray:
+    """The logits of images one by one, in float64."""
+    double = copy.deepcopy(network).double()
+    told = None if known is None else torch.as_tensor(np.tile(np.asarray(known, np.float64), (len(images), 1)))
+    return double.full2(double.features(torch.as_tensor(images), told)).numpy()
+
+
 def compare(network, image: np.ndarray, stride: int, known=None, trained=False) -> int:
     """Hold the logits of all windows against one by one; return how many windows there are.
 
     To 1e-5 of the largest |logit| of each window, or of 2 where it is smaller: on a checkerboard every position rounds
-    alike, and 1.3e-5 of 0.97 was seen, in one window of 20,586.  Where the weights are random all logits can be near 0,
-    and it is the median over the windows of the largest.
+    alike, and 1.3e-5 of 0.97 was seen, in one window of 20,586.  There one by one is itself that far from the truth
+    (1.6e-5 on one CPU, 3.8e-6 all at once), so a window where the two differ by more is held against float64.  Where
+    the weights are random all logits can be near 0, and it is the median over the windows of the largest.
     """
     window, symmetry = network.arguments["window"], network.arguments["symmetry"]
     operations = elements(image, window, stride, symmetry)
@@ -81,8 +92,13 @@ def compare(network, image: np.ndarray, stride: int, known=None, trained=False) 
     expected = outputs(network, prepare(cut(image, window, stride), symmetry), known)
     assert len(logits) == len(expected.logits)
     largest = np.abs(expected.logits).max(1)
-    off = np.abs(logits - expected.logits).max(1) / (np.maximum(largest, 2) if trained else np.median(largest))
-    assert off.max() < NEARLY
+    scale = np.maximum(largest, 2) if trained else np.full(len(largest), np.median(largest))
+    unsure = np.flatnonzero(np.abs(logits - expected.logits).max(1) / scale >= NEARLY)
+    assert len(unsure) < 5
+    if len(unsure):
+        images = prepare(cut(image, window, stride)[unsure], symmetry)
+        exact = in_double(network, images, known)
+        assert (np.abs(logits[unsure] - exact).max(1) / scale[unsure]).max() < NEARLY
     np.testing.assert_array_equal(logits.argmax(1), expected.logits.argmax(1))
     assert len(np.unique(expected.logits.argmax(1))) > 1
     return len(logits)
