@@ -170,7 +170,10 @@ def test_three_convolutions_and_other_widths():
 
 
 def test_the_bundle_that_comes_with_hamscope():
-    """Its trained network, told of the microscope, on 20,000 windows and more."""
+    """Its trained network, told of the microscope, on 20,000 windows and more.
+
+    Seen to fail with the hidden layer of three windows off by 1e-4 of itself.
+    """
     network = read_bundle(default_bundle()).network
     assert compare(network, trying(240, 245), 1, condition(1.5, True), trained=True) > 20_000
 
