@@ -125,7 +125,8 @@ def _slurm(site: Site, jobs: int, folder: Path, security):
     except BaseException:
         cluster.close()
         raise
-    cluster.adapt(minimum_jobs=1, maximum_jobs=jobs, interval="2s")
+    # A job for every item that waits or runs, whatever dask believes it will take: it knows no item of this size yet.
+    cluster.adapt(minimum_jobs=1, maximum_jobs=jobs, interval="2s", target_duration="1ms")
     return cluster
 
 

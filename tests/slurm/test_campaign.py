@@ -1,6 +1,5 @@
 """`hamscope campaign` on a real SLURM: its jobs come and go, one is killed, and the bytes are those of `simulate`."""
 
-import hashlib
 import signal
 import subprocess
 import sys
@@ -8,6 +7,7 @@ import sys
 import pytest
 from engines import ROOT, hamscope
 
+from hamscope.provenance import sha256_file
 from hamscope_hpc.work import Work
 
 pytest.importorskip("dask_jobqueue", reason='dask-jobqueue is missing: pip install "hamscope[campaign]"')
@@ -24,10 +24,6 @@ RF-3D = {disorder = [2.25, 2.29], lattices = 30, snapshots = 4}
 SITE = 'partition = "low"\nwalltime = "00:10:00"\ncores = 1\nmemory = "500MB"\ninterface = "lo"\n'
 
 
-def sha256(path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def test_a_job_killed_midway(cluster, tmp_path):
     """A job of the campaign is killed with its worker while it computes: another comes, and the file is the same."""
     config, site, alone, out = (tmp_path / name for name in ("config.toml", "site.toml", "alone.h5", "out.h5"))
@@ -40,9 +36,17 @@ def test_a_job_killed_midway(cluster, tmp_path):
         cwd=ROOT, env=cluster.environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
+    jobs: list[str] = []
+
+    def computes() -> bool:
+        assert process.poll() is None, process.communicate()
+        stored = list(Work(out).folder.glob("C-2D.*.words.*"))
+        jobs[:] = cluster.call("squeue", "-h", "-t", "R", "-o", "%i").split()
+        return bool(stored and jobs)
+
     try:
-        cluster.until(lambda: process.poll() is not None or list(Work(out).folder.glob("C-2D.*.words.*")), 60)
-        job = cluster.call("squeue", "-h", "-t", "R", "-o", "%i").split()[0]
+        cluster.until(computes, 60)
+        job = jobs[0]
         cluster.call("scancel", "--signal=KILL", "--full", job)
         _, err = process.communicate(timeout=120)
     finally:
@@ -50,7 +54,7 @@ def test_a_job_killed_midway(cluster, tmp_path):
     assert process.returncode == 0, err
     assert cluster.state(job) in ("FAILED", "CANCELLED")
     assert "up to 2 SLURM jobs" in err and "Traceback" not in err, err
-    assert sha256(out) == sha256(alone)
+    assert sha256_file(out) == sha256_file(alone)
 
 
 def test_a_signal_ends_the_jobs_too(cluster, tmp_path):
