@@ -4,7 +4,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from engines import hamscope
+from engines import simulated
 
 from hamscope import child
 from hamscope.data import slices
@@ -35,11 +35,7 @@ lattices = 4
 
 def simulate_small(folder: Path) -> Path:
     """A slices file of four classes and a few dozen images, made by the command."""
-    (folder / "small.toml").write_text(CONFIG)
-    path = folder / "slices.h5"
-    done = hamscope("simulate", str(folder / "small.toml"), "--out", str(path))
-    assert done.returncode == 0, done.stderr
-    return path
+    return simulated(folder, CONFIG)[1]
 
 
 def rehash(path: Path) -> None:

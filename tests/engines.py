@@ -54,3 +54,12 @@ def hamscope(*arguments: str, timeout: float = 300, **environment: str) -> subpr
         cwd=ROOT,
         env=dict(os.environ, **environment),
     )
+
+
+def simulated(folder: Path, text: str) -> tuple[str, Path]:
+    """A config of this text and its slices file, made in `folder` by one process of `hamscope simulate`."""
+    config, out = folder / "config.toml", folder / "slices.h5"
+    config.write_text(text)
+    done = hamscope("simulate", str(config), "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    return str(config), out

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from engines import ROOT, missing
 
+MANIFESTS = "*.[0-9][0-9][0-9][0-9].json"  # of the items in a work folder, one for each that is begun and stored
+
 
 class Job:
     """`hamscope *arguments` on MPI ranks, in the background; on one rank without mpiexec."""

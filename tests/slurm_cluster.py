@@ -204,6 +204,14 @@ class Cluster:
         return found
 
 
+def command_line(pid: int) -> bytes:
+    """The command line of a process, its words ended by zeros; empty where it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
 def events(out: Path) -> list[tuple[str, str, int | None]]:
     """Stage, event and status of every line of OUT/jobs.jsonl."""
     path = out / "jobs.jsonl"

@@ -1,6 +1,5 @@
 """`hamscope campaign` on dask workers of this machine: the bytes of `hamscope simulate`, whatever is killed."""
 
-import hashlib
 import json
 import os
 import signal
@@ -8,11 +7,12 @@ import time
 
 import psutil
 import pytest
-from engines import ROOT, hamscope
-from killing import Job, until
+from engines import ROOT, hamscope, simulated
+from killing import MANIFESTS, Job, until
 
 from hamscope.config import load_config
 from hamscope.errors import UserError
+from hamscope.provenance import sha256_file
 from hamscope_hpc.claim import claim, item_lock, job_lock, remove_dead_item_locks
 from hamscope_hpc.simulate import all_items
 from hamscope_hpc.work import Work, stem
@@ -31,18 +31,11 @@ P-2D = {probability = [0.57, 0.61], lattices = 300}
 """  # noqa: E501
 
 
-def sha256(path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     """Config and hash of the file of one process of `hamscope simulate`."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    (folder / "config.toml").write_text(CONFIG)
-    done = hamscope("simulate", str(folder / "config.toml"), "--out", str(folder / "slices.h5"))
-    assert done.returncode == 0, done.stderr
-    return str(folder / "config.toml"), sha256(folder / "slices.h5")
+    config, slices = simulated(tmp_path_factory.mktemp("undisturbed"), CONFIG)
+    return config, sha256_file(slices)
 
 
 def start(config, out, *options, script=None) -> Job:
@@ -53,7 +46,7 @@ def midway(out):
     """True once an item has a checkpoint but is not done."""
 
     def found():
-        manifests = [json.loads(path.read_text()) for path in Work(out).folder.glob("*.[0-9]*.json")]
+        manifests = [json.loads(path.read_text()) for path in Work(out).folder.glob(MANIFESTS)]
         return any(not manifest["done"] for manifest in manifests)
 
     return found
@@ -77,7 +70,7 @@ def test_the_bytes_of_simulate_for_the_tiny_config(tmp_path):
     done = hamscope("campaign", config, "--out", str(out), "--jobs", "2")
     assert done.returncode == 0, done.stderr
     assert "as there is no --site" in done.stderr and "http://127.0.0.1:" in done.stderr
-    assert sha256(out) == sha256(alone) and not Work(out).folder.exists()
+    assert sha256_file(out) == sha256_file(alone) and not Work(out).folder.exists()
     assert "nothing to do" in hamscope("campaign", config, "--out", str(out)).stderr
 
 
@@ -98,7 +91,7 @@ def test_a_worker_killed_midway(undisturbed, tmp_path):
     os.kill(busy_workers(out)[0], signal.SIGKILL)
     status, err = job.wait()
     assert status == 0, err
-    assert sha256(out) == expected
+    assert sha256_file(out) == expected
 
 
 def connections(pid: int) -> list:
@@ -118,7 +111,7 @@ def test_the_campaign_killed_and_started_again(undisturbed, tmp_path):
     assert psutil.wait_procs(workers, timeout=20)[1] == []
     status, err = start(config, out, "--jobs", "1").wait()
     assert status == 0 and "going on from" in err, err
-    assert sha256(out) == expected and not Work(out).folder.exists()
+    assert sha256_file(out) == expected and not Work(out).folder.exists()
 
 
 def test_a_signal_stops_with_75(tmp_path):

@@ -14,6 +14,8 @@ import pytest
 import yaml
 from engines import ROOT
 
+import hamscope
+
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
@@ -79,14 +81,12 @@ def test_what_is_in_the_archives(built):
     with zipfile.ZipFile(wheel) as file:
         tops = {name.partition("/")[0] for name in file.namelist()}
         assert any(name.endswith("LICENSE") for name in file.namelist())
-    assert tops == {"hamscope", "hamscope_hpc", "hamscope-0.1.0.dist-info"}
+    assert tops == {"hamscope", "hamscope_hpc", f"hamscope-{hamscope.__version__}.dist-info"}
     assert wheel.stat().st_size < 20e6
 
 
 def test_version_and_licence_are_the_same_everywhere():
     """pyproject.toml, the package, CITATION.cff and the changelog name one version.  Seen to fail with another one."""
-    import hamscope
-
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert project["version"] == hamscope.__version__ == citation["version"]

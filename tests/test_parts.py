@@ -1,6 +1,5 @@
 """`hamscope simulate --part K/N`: jobs of different parts side by side in one work folder, and who is refused there."""
 
-import hashlib
 import threading
 
 import pytest
@@ -9,6 +8,7 @@ from killing import Job, until
 
 from hamscope.config import load_config
 from hamscope.errors import UserError
+from hamscope.provenance import sha256_file
 from hamscope_hpc.claim import Part, claim, job_lock, parse_part
 from hamscope_hpc.lock import JobLock
 from hamscope_hpc.simulate import all_items
@@ -31,10 +31,6 @@ def config(tmp_path):
     path = tmp_path / "parts.toml"
     path.write_text(CONFIG)
     return path
-
-
-def sha256(path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def simulate(config, out, *options):
@@ -66,7 +62,7 @@ def test_parts_at_the_same_time_give_the_bytes_of_one_job(config, tmp_path):
     assert f"all {len(items)} work items; the same command without --part writes {out}" in last.stderr
     done = simulate(config, out)
     assert done.returncode == 0 and "all computed" in done.stderr, done.stderr
-    assert sha256(out) == sha256(alone)
+    assert sha256_file(out) == sha256_file(alone)
     assert not work.folder.exists()
     assert "nothing to do" in simulate(config, out, "--part", "1/4").stderr
 

@@ -4,7 +4,6 @@ HAMSCOPE_KILLS and HAMSCOPE_WRITING_KILLS set how many kills the tests make; wit
 `make kill-test` makes many.
 """
 
-import hashlib
 import json
 import os
 import random
@@ -15,12 +14,13 @@ import time
 
 import numpy as np
 import pytest
-from engines import hamscope, missing, mpiexec
-from killing import Job, until
+from engines import hamscope, missing, mpiexec, simulated
+from killing import MANIFESTS, Job, until
 
 from hamscope.config import load_config, parse_config
 from hamscope.data.slices import read_slices
 from hamscope.errors import ContractError, UserError
+from hamscope.provenance import sha256_file
 from hamscope_hpc.lock import JobLock
 from hamscope_hpc.simulate import all_items, plan
 from hamscope_hpc.work import stem
@@ -50,10 +50,6 @@ P-2D = {probability = [0.57, 0.61], lattices = 12000}
 """
 
 
-def sha256(path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def write_config(folder, text, name="config.toml"):
     path = folder / name
     path.write_text(text)
@@ -63,18 +59,11 @@ def write_config(folder, text, name="config.toml"):
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     """Config and file of one process that nobody disturbs."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    config, out = write_config(folder, CONFIG), folder / "slices.h5"
-    done = hamscope("simulate", config, "--out", str(out))
-    assert done.returncode == 0, done.stderr
-    return config, out
+    return simulated(tmp_path_factory.mktemp("undisturbed"), CONFIG)
 
 
 def work_of(out):
     return out.with_name(out.name + ".work")
-
-
-MANIFESTS = "*.[0-9][0-9][0-9][0-9].json"
 
 
 def begun(out):
@@ -102,7 +91,7 @@ def test_killed_at_random_moments(undisturbed, tmp_path, ranks):
         while job.running() and time.monotonic() < end:
             time.sleep(0.01)
         if not job.running():
-            assert sha256(out) == sha256(reference)
+            assert sha256_file(out) == sha256_file(reference)
             finished += 1
             out.unlink()
             continue
@@ -113,7 +102,7 @@ def test_killed_at_random_moments(undisturbed, tmp_path, ranks):
         kills += 1
     status, err = Job(ranks, *arguments).wait()
     assert status == 0, err
-    assert sha256(out) == sha256(reference)
+    assert sha256_file(out) == sha256_file(reference)
     assert not work_of(out).exists()
 
 
@@ -146,7 +135,7 @@ def test_a_signal_stops_with_75_and_another_number_of_ranks_goes_on(
     assert sum(busy) >= min(2, len(busy)), busy
     status, err = Job(after, "simulate", config, "--out", str(out), "--ranks-per-lattice", str(after)).wait()
     assert status == 0 and "going on from" in err, err
-    assert sha256(out) == sha256(reference)
+    assert sha256_file(out) == sha256_file(reference)
 
 
 def test_the_launcher_passes_sigusr1_on(undisturbed, tmp_path):
@@ -261,7 +250,8 @@ def test_killed_while_writing(tmp_path):
     config, out = write_config(tmp_path, WRITING), tmp_path / "slices.h5"
     arguments = ["simulate", config, "--out", str(out)]
     assert Job(2, *arguments).wait()[0] == 0
-    reference, duration = sha256(out), json.loads(out.with_suffix(".run.json").read_text())["rank_seconds"]["writing"]
+    reference = sha256_file(out)
+    duration = json.loads(out.with_suffix(".run.json").read_text())["rank_seconds"]["writing"]
     moments, kills, early = random.Random(1), 0, 0
     out.unlink()
     while kills < WRITING_KILLS:
@@ -272,7 +262,7 @@ def test_killed_while_writing(tmp_path):
         job.kill()
         kills += 1
         if out.exists():
-            assert sha256(out) == reference
+            assert sha256_file(out) == reference
             out.unlink()
             shutil.rmtree(work_of(out), ignore_errors=True)
         else:
@@ -282,7 +272,7 @@ def test_killed_while_writing(tmp_path):
     assert early > 0
     status, err = Job(2, *arguments).wait()
     assert status == 0, err
-    assert sha256(out) == reference
+    assert sha256_file(out) == reference
 
 
 @pytest.fixture
@@ -337,7 +327,7 @@ def test_a_full_disk(undisturbed, small_disk, ranks):
     ballast.unlink()
     status, err = Job(ranks, "simulate", config, "--out", str(out)).wait()
     assert status == 0, err
-    assert sha256(out) == sha256(reference)
+    assert sha256_file(out) == sha256_file(reference)
 
 
 def failing_disk(folder, ranks: str, calls: str) -> str:
@@ -372,7 +362,7 @@ def test_one_rank_that_cannot_write(undisturbed, tmp_path):
     assert items_stored(out)
     status, err = Job(1, "simulate", config, "--out", str(out)).wait()
     assert status == 0, err
-    assert sha256(out) == sha256(reference)
+    assert sha256_file(out) == sha256_file(reference)
 
 
 @pytest.mark.parametrize("ranks", [1, 3])
@@ -420,7 +410,7 @@ def test_a_folder_that_becomes_read_only(undisturbed, small_disk):
     subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
     status, err = Job(2, "simulate", config, "--out", str(out)).wait()
     assert status == 0, err
-    assert sha256(out) == sha256(reference)
+    assert sha256_file(out) == sha256_file(reference)
 
 
 def test_an_output_folder_that_is_removed(undisturbed, tmp_path):

@@ -7,7 +7,7 @@ import time
 
 import pytest
 from engines import ROOT, hamscope
-from killing import Job, until
+from killing import MANIFESTS, Job, until
 
 from hamscope.data.results import read_results
 from hamscope.data.slices import read_slices
@@ -107,7 +107,7 @@ def test_a_stop_while_simulating_is_passed_to_the_ranks(tmp_path):
     job.process.send_signal(signal.SIGTERM)
     status, err = job.wait(60)
     assert status == 75 and "the same command goes on" in err, err
-    assert any(work.glob("*.[0-9][0-9][0-9][0-9].json"))
+    assert any(work.glob(MANIFESTS))
     job = Job(1, *command)
     assert until(lambda: (work / "lock").exists(), job)
     time.sleep(1.0)

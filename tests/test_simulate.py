@@ -1,6 +1,5 @@
 """`hamscope simulate` on real ranks: the same file from any number of them, and no file from a job that failed."""
 
-import hashlib
 import json
 import time
 
@@ -12,6 +11,7 @@ from engines import ROOT, hamscope, mpiexec
 from hamscope.config import load_config
 from hamscope.data.slices import read_slices
 from hamscope.models import CLASS_NAMES
+from hamscope.provenance import sha256_file
 from hamscope_hpc.simulate import all_items, plan
 
 CONFIG = """
@@ -45,10 +45,6 @@ def serial(config):
     return out
 
 
-def sha256(path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 @pytest.mark.parametrize("ranks, options", [(2, ["--ranks-per-lattice", "2"]), (3, ["--ranks-per-lattice", "3"]),
                                             (4, ["--ranks-per-lattice", "2"]), (4, []), (8, [])])  # fmt: skip
 def test_same_bytes_on_any_number_of_ranks(config, serial, ranks, options):
@@ -60,7 +56,7 @@ def test_same_bytes_on_any_number_of_ranks(config, serial, ranks, options):
     out = config.with_name(f"{ranks}{len(options)}.h5")
     done = mpiexec(ranks, "-m", "hamscope_hpc.cli", "simulate", str(config), "--out", str(out), *options)
     assert done.returncode == 0, done.stderr
-    assert sha256(out) == sha256(serial)
+    assert sha256_file(out) == sha256_file(serial)
 
 
 def test_the_file_is_what_the_contract_says(serial):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from engines import ROOT, hamscope
-from slurm_cluster import events
+from slurm_cluster import command_line, events
 
 CONFIG = str(ROOT / "configs" / "tiny.toml")
 
@@ -47,11 +47,11 @@ def test_two_on_one_node_and_scancel(cluster, slices, tmp_path):
         token = folder_of(job) / "token"
         assert stat.S_IMODE(token.stat().st_mode) == 0o600 and stat.S_IMODE(token.parent.stat().st_mode) == 0o700
     secret = token.read_bytes()
-    assert len(secret) == 64 and not any(secret in command for command in _commands(cluster.processes(two)))
-    assert any(b"raylet" in command for command in _commands(cluster.processes(one)))
+    assert len(secret) == 64 and not any(secret in command for command in map(command_line, cluster.processes(two)))
+    assert any(b"raylet" in command for command in map(command_line, cluster.processes(one)))
     cluster.call("scancel", one)
     assert cluster.wait(one)["JobState"] == "CANCELLED"
-    cluster.until(lambda: not cluster.processes(one), 30, lambda: _commands(cluster.processes(one)))
+    cluster.until(lambda: not cluster.processes(one), 30, lambda: [command_line(pid) for pid in cluster.processes(one)])
     assert cluster.fields(one)["Restarts"] == "0"
     assert cluster.wait(two)["JobState"] == "COMPLETED", log_of(tmp_path / "two", two)
     assert "2 workers with" in log_of(tmp_path / "two", two)
@@ -67,13 +67,3 @@ def test_a_launch_that_fails_fails_the_job(cluster, slices, tmp_path):
     assert "Ray did not start" in log_of(tmp_path / "out", job)
     assert events(tmp_path / "out")[-1] == ("train", "ended", 1)
     cluster.until(lambda: not cluster.processes(job), 30)
-
-
-def _commands(pids: list[int]) -> list[bytes]:
-    found = []
-    for pid in pids:
-        try:
-            found.append(Path(f"/proc/{pid}/cmdline").read_bytes())
-        except OSError:
-            continue
-    return found

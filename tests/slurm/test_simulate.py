@@ -3,15 +3,16 @@
 Each time the file is that of one process that nobody disturbs, byte for byte, or it is not there.
 """
 
-import hashlib
 import json
 import os
 import signal
-from pathlib import Path
 
 import pytest
-from engines import hamscope, mpiexec
-from slurm_cluster import Cluster, events
+from engines import mpiexec, simulated
+from killing import MANIFESTS
+from slurm_cluster import Cluster, command_line, events
+
+from hamscope.provenance import sha256_file
 
 SCRIPT = "slurm/simulate.sbatch"
 # Work in many items: on two ranks 5 s of an idle machine, so that they can be met half-way.
@@ -45,18 +46,11 @@ thermalization_wolff = 12000
 """
 
 
-def sha256(path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     """A config, and the hash of the file of one process."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    (folder / "config.toml").write_text(CONFIG)
-    done = hamscope("simulate", str(folder / "config.toml"), "--out", str(folder / "slices.h5"))
-    assert done.returncode == 0, done.stderr
-    return str(folder / "config.toml"), sha256(folder / "slices.h5")
+    config, slices = simulated(tmp_path_factory.mktemp("undisturbed"), CONFIG)
+    return config, sha256_file(slices)
 
 
 def submit(cluster, config, out, *options, **environment):
@@ -66,7 +60,7 @@ def submit(cluster, config, out, *options, **environment):
 
 def begun(out):
     """True once an item is stored."""
-    return lambda: any((out / "slices.h5.work").glob("*.[0-9][0-9][0-9][0-9].json"))
+    return lambda: any((out / "slices.h5.work").glob(MANIFESTS))
 
 
 def log_of(out, job):
@@ -80,7 +74,7 @@ def test_preempted_requeued_once_and_finished(cluster, undisturbed, tmp_path):
     cluster.take_nodes("n1")
     done = cluster.wait(job)
     assert (done["JobState"], done["Restarts"]) == ("COMPLETED", "1"), log_of(tmp_path, job)
-    assert sha256(tmp_path / "slices.h5") == expected
+    assert sha256_file(tmp_path / "slices.h5") == expected
     assert events(tmp_path) == [
         ("simulate", "started", None), ("simulate", "requeued", 75), ("simulate", "started", None),
         ("simulate", "ended", 0),
@@ -98,7 +92,7 @@ def test_preempted_where_steps_get_sigterm_and_the_shell_nothing(undisturbed, tm
         done = plain.wait(job)
     assert (done["JobState"], done["Restarts"]) == ("COMPLETED", "1"), log_of(tmp_path, job)
     assert "stopped (SIGTERM to the step), requeued" in log_of(tmp_path, job)
-    assert sha256(tmp_path / "slices.h5") == expected
+    assert sha256_file(tmp_path / "slices.h5") == expected
 
 
 def test_time_limit_is_used_and_gone_on_from(cluster, tmp_path):
@@ -113,7 +107,7 @@ def test_time_limit_is_used_and_gone_on_from(cluster, tmp_path):
     job = submit(cluster, str(config), tmp_path, "--ntasks-per-node=1", "--signal=B:USR1@53", "--time=1")
     done = cluster.wait(job, 240)
     assert done["JobState"] == "COMPLETED" and int(done["Restarts"]) >= 1, log_of(tmp_path, job)
-    assert sha256(tmp_path / "slices.h5") == sha256(reference)
+    assert sha256_file(tmp_path / "slices.h5") == sha256_file(reference)
     assert "stopped (USR1), requeued" in log_of(tmp_path, job)
 
 
@@ -136,8 +130,8 @@ def test_a_rank_that_fails_fails_the_job(cluster, undisturbed, tmp_path):
     config, expected = undisturbed
     job = submit(cluster, config, tmp_path)
     cluster.until(begun(tmp_path))
-    ranks = [pid for pid in cluster.processes(job) if b"hamscope\0simulate" in _command(pid).replace(b"/", b"\0")
-             and b"python" in _command(pid).split(b"\0")[0]]  # fmt: skip
+    ranks = [pid for pid in cluster.processes(job) if b"hamscope\0simulate" in command_line(pid).replace(b"/", b"\0")
+             and b"python" in command_line(pid).split(b"\0")[0]]  # fmt: skip
     assert len(ranks) == 2
     os.kill(ranks[0], signal.SIGKILL)
     done = cluster.wait(job)
@@ -146,7 +140,7 @@ def test_a_rank_that_fails_fails_the_job(cluster, undisturbed, tmp_path):
     assert not (tmp_path / "slices.h5").exists()
     again = submit(cluster, config, tmp_path)
     assert cluster.wait(again)["JobState"] == "COMPLETED"
-    assert sha256(tmp_path / "slices.h5") == expected
+    assert sha256_file(tmp_path / "slices.h5") == expected
 
 
 def test_the_status_of_a_job_is_that_of_the_rank_that_failed(cluster, tmp_path):
@@ -172,7 +166,7 @@ def test_a_node_that_goes_down_under_the_job(cluster, undisturbed, tmp_path):
     cluster.resume("n1")
     done = cluster.wait(job)
     assert (done["JobState"], done["Restarts"]) == ("COMPLETED", "1"), log_of(tmp_path, job)
-    assert sha256(tmp_path / "slices.h5") == expected
+    assert sha256_file(tmp_path / "slices.h5") == expected
     assert [event for _, event, _ in events(tmp_path)][-3:] == ["requeued", "started", "ended"]
 
 
@@ -200,11 +194,4 @@ def test_an_array_and_its_merge_give_the_file_of_a_single_job(cluster, undisturb
     assert cluster.wait(merge)["JobState"] == "COMPLETED", log_of(tmp_path, merge)
     restarts = [cluster.fields(f"{array}_{k}")["Restarts"] for k in (1, 2, 3)]
     assert restarts == ["0", "0", "1"]
-    assert sha256(tmp_path / "slices.h5") == expected
-
-
-def _command(pid: int) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return b""
+    assert sha256_file(tmp_path / "slices.h5") == expected
