@@ -94,11 +94,6 @@ def form(image: np.ndarray, g: int) -> np.ndarray:
     return np.swapaxes(turned, -1, -2) if g % 2 else turned
 
 
-def unform(image: np.ndarray, g: int) -> np.ndarray:
-    """What `form` made this of: `unform(form(x, g), g)` is x."""
-    return np.rot90(np.swapaxes(image, -1, -2) if g % 2 else image, -(g // 2), (-2, -1))
-
-
 def majority_up(images: np.ndarray) -> np.ndarray:
     """Images (N, L, L) uint8 with the spins flipped where fewer than half are up.
 

@@ -3,7 +3,8 @@
 A tile is the pixels of R x C windows at a stride.  What windows share is computed once (see `hamscope.learn.trous`):
 
     PaperNet      every convolution and pooling at all positions, in each of the symmetry elements that some window of
-                  the tile needs; the first full layer as a correlation with its weights, by Fourier transforms
+                  the tile needs; the first full layer by Fourier transforms (see `hamscope.learn.fourier`), with
+                  those of its weights made once for all elements
     InvariantNet  the same with the majority up or down only; the means over the windows by sums that slide
 
 The tile is turned and flipped, not the filters: the next element is then the same computation on another picture.  No
@@ -11,19 +12,17 @@ two elements share a feature map, since ReLU is not linear and the paper's filte
 
 At a stride, positions behind l poolings are needed where they are multiples of gcd(stride, 2^l) only.
 
-Shape letters: R, C = rows and columns of windows; L = side of a window; H = width of the hidden layer; K = side of the
-map that the full layer takes; N = side of a Fourier transform; T = transforms.
+Shape letters: R, C = rows and columns of windows; W = windows; L = side of a window; H = width of the hidden layer.
 """
 
 from math import ceil, gcd
 
 import numpy as np
 import torch
-from scipy.fft import next_fast_len
 from torch import nn
 
-from hamscope.data.symmetry import form, unform
-from hamscope.learn import trous
+from hamscope.data.symmetry import form
+from hamscope.learn import fourier, trous
 from hamscope.learn.network import InvariantNet, PaperNet
 
 FOURIER_BELOW = 8  # the stride from which on few enough windows overlap for the full layer to take one by one
@@ -66,20 +65,23 @@ def hidden_layer(
     sides = tuple((count - 1) * stride + window for count in elements.shape)
     if pixels.shape != sides:
         raise ValueError(f"tile of {pixels.shape} pixels, {elements.shape} windows at stride {stride} cover {sides}")
-    of_spins = {PaperNet.kind: _paper, InvariantNet.kind: _means}[network.kind]
+    of_windows = {PaperNet.kind: _paper, InvariantNet.kind: _means}[network.kind](network, pixels.shape, stride)
     wanted, found = elements[chosen], None
     for element in map(int, np.unique(wanted)):
         turned = np.ascontiguousarray(form(pixels ^ np.uint8(element >> 3), element & 7))
-        layer = _back(of_spins(network, turned, stride), element & 7)
+        numbers = np.full(elements.shape, -1)
+        numbers[chosen] = np.where(wanted == element, np.arange(len(wanted)), -1)
+        numbers = form(numbers, element & 7)
+        at = np.nonzero(numbers >= 0)
+        values = of_windows(turned, *at)
         if found is None:
-            found = np.empty((len(wanted), layer.shape[2]), layer.dtype)
-        found[wanted == element] = layer[chosen & (elements == element)]
+            found = np.empty((len(wanted), values.shape[1]), values.dtype)
+        found[numbers[at]] = values
     return _head(network, found, condition) if network.kind == InvariantNet.kind else found
 
 
-def _back(layer: np.ndarray, g: int) -> np.ndarray:
-    """Values of the windows (R, C, F) of a tile that `form` turned by `g`, in the places that they had before."""
-    return np.moveaxis(unform(np.moveaxis(layer, (0, 1), (1, 2)), g), (1, 2), (0, 1))
+def _on_cpu(network: nn.Module) -> bool:
+    return next(network.parameters()).device.type == "cpu"
 
 
 def _head(network: InvariantNet, means: np.ndarray, condition: np.ndarray | None) -> np.ndarray:
@@ -93,10 +95,10 @@ def _head(network: InvariantNet, means: np.ndarray, condition: np.ndarray | None
     return torch.cat(hidden).numpy()
 
 
-def _means(network: InvariantNet, pixels: np.ndarray, stride: int) -> np.ndarray:
-    """`InvariantNet.means` of every window, (R, C, 1 + sum(filters)) float64."""
-    on_cpu = network.shift.device.type == "cpu"
-    return (_means_numba if on_cpu else _means_torch)(network, pixels, stride)
+def _means(network: InvariantNet, shape: tuple[int, int], stride: int):
+    """A function of spins and W windows that is their `InvariantNet.means`, (W, 1 + sum(filters)) float64."""
+    all_means = _means_numba if _on_cpu(network) else _means_torch
+    return lambda pixels, rows, columns: all_means(network, pixels, stride)[rows, columns]
 
 
 def _levels(network: InvariantNet, stride: int):
@@ -155,60 +157,45 @@ def _box_means(x: torch.Tensor, step: int, count: int, every: int) -> torch.Tens
     return x[:, :, ::every, ::every]
 
 
-def _paper(network: PaperNet, pixels: np.ndarray, stride: int) -> np.ndarray:
-    """`PaperNet.features` of every window, (R, C, H) float32."""
-    rows, columns = ((length - network.arguments["window"]) // stride + 1 for length in pixels.shape)
+def _paper(network: PaperNet, shape: tuple[int, int], stride: int):
+    """A function of spins and W windows that is their `PaperNet.features`, (W, H) float32.  `shape` is that of the
+    spins, or of the spins turned."""
+    spacing = gcd(stride, 2 ** len(network.convs))
+    reach, jump = 2 ** len(network.convs) // spacing, stride // spacing
+    filters = network.convs[-1].out_channels
+    side = round((network.full1.in_features // filters) ** 0.5)
+    weight, bias = network.full1.weight.unflatten(1, (filters, side, side)), network.full1.bias
+    on_cpu = _on_cpu(network)
+    if on_cpu and stride < FOURIER_BELOW:
+        full = fourier.FullLayer(weight.numpy(), bias.numpy(), reach, *(ceil(length / spacing) for length in shape))
+
+    def of_windows(pixels: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        x = _pooled(network, pixels, stride)
+        if on_cpu and stride < FOURIER_BELOW:
+            return full.at(x[0].permute(1, 2, 0).numpy(), rows * jump, columns * jump)
+        if stride < FOURIER_BELOW:
+            x = fourier.correlate(x[0], weight, reach)[:, ::jump, ::jump]
+        else:
+            x = nn.functional.conv2d(x, weight, stride=jump, dilation=reach)[0]
+        return torch.relu(x[:, rows, columns].T + bias).cpu().numpy()
+
+    return of_windows
+
+
+def _pooled(network: PaperNet, pixels: np.ndarray, stride: int) -> torch.Tensor:
+    """The map before the full layers, (1, C, height, width), channels last in memory."""
+    on_cpu = _on_cpu(network)
     x = 2 * torch.as_tensor(pixels, device=network.full1.weight.device).float() - 1
     x, spacing = x[None, :, :, None].permute(0, 3, 1, 2), 1  # channels last, as in the network
     for level, conv in enumerate(network.convs):
         step, kept = 2**level // spacing, gcd(stride, 2 ** (level + 1))
-        x = nn.functional.conv2d(x, conv.weight, conv.bias, dilation=step)
-        x = torch.relu(torch.max_pool2d(x, 2, stride=kept // spacing, dilation=step))
+        x = nn.functional.conv2d(x, conv.weight, dilation=step)
+        if on_cpu:  # torch would find out where each largest value was
+            lines = np.ascontiguousarray(x[0].permute(1, 2, 0).numpy())
+            lines = trous.pool_bias_relu(lines, conv.bias.numpy(), step, kept // spacing)
+            x = torch.from_numpy(lines)[None].permute(0, 3, 1, 2)
+        else:
+            x = torch.max_pool2d(x, 2, stride=kept // spacing, dilation=step)
+            x = torch.relu(x + conv.bias[:, None, None])
         spacing = kept
-    reach, jump = 2 ** len(network.convs) // spacing, stride // spacing
-    filters = x.shape[1]
-    side = round((network.full1.in_features // filters) ** 0.5)
-    weight = network.full1.weight.unflatten(1, (filters, side, side))
-    if stride < FOURIER_BELOW:
-        x = _correlate(x[0], weight, reach)[:, ::jump, ::jump]
-    else:
-        x = nn.functional.conv2d(x, weight, stride=jump, dilation=reach)[0]
-    # A window whose last pixels no pooling takes leaves room for one more at the end.
-    x = x[:, :rows, :columns] + network.full1.bias[:, None, None]
-    return torch.relu(x).permute(1, 2, 0).cpu().numpy()
-
-
-def _correlate(x: torch.Tensor, weight: torch.Tensor, reach: int) -> torch.Tensor:
-    """sum_c,i,j weight[h, c, i, j] x[c, y + reach i, x + reach j], by Fourier transforms of blocks that overlap.
-
-    Parameters
-    ----------
-    x : Tensor, shape (C, height, width)
-    weight : Tensor, shape (H, C, K, K)
-
-    Returns
-    -------
-    Tensor, shape (H, height - reach (K - 1), width - reach (K - 1))
-    """
-    kernel = weight.shape[2]
-    size = next_fast_len(3 * kernel - 2)
-    valid = size - kernel + 1
-    height, width = (length - reach * (kernel - 1) for length in x.shape[1:])
-    rows, columns = (ceil(ceil(length / reach) / valid) for length in (height, width))
-    # A mean would be carried through the transforms only to cancel, and cost digits.
-    middle = x.mean((1, 2))
-    x = x - middle[:, None, None]
-    down, along = (reach * (count * valid + kernel - 1) for count in (rows, columns))
-    x = nn.functional.pad(x, (0, along - x.shape[2], 0, down - x.shape[1]))
-    spectrum = torch.fft.rfft2(weight.flip(2, 3), (size, size)).permute(2, 3, 1, 0).flatten(0, 1)
-    found = x.new_empty(len(weight), reach, rows * valid, reach, columns * valid)
-    for i in range(reach):  # enough blocks at once to share what the weights cost to be read
-        part = x[:, i::reach].unflatten(2, (-1, reach)).movedim(3, 1)
-        blocks = part.unfold(2, size, valid).unfold(3, size, valid)  # (C, reach, rows, columns, N, N)
-        f = torch.fft.rfft2(blocks.flatten(1, 3)).permute(2, 3, 1, 0).flatten(0, 1)
-        product = torch.bmm(f, spectrum).unflatten(0, (size, -1)).permute(3, 2, 0, 1)
-        whole = torch.fft.irfft2(product, (size, size))[:, :, kernel - 1 :, kernel - 1 :]
-        whole = whole.unflatten(1, (reach, rows, columns)).permute(0, 2, 4, 1, 3, 5).flatten(4, 5)
-        found[:, i] = whole.flatten(1, 2)
-    whole = found.permute(0, 2, 1, 4, 3).flatten(3, 4).flatten(1, 2)
-    return whole[:, :height, :width] + (weight.sum((2, 3)) @ middle)[:, None, None]
+    return x
