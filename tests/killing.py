@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 from engines import ROOT, missing
 
 MANIFESTS = "*.[0-9][0-9][0-9][0-9].json"  # of the items in a work folder, one for each that is begun and stored
@@ -48,6 +49,11 @@ class Job:
     def rank_pids(self) -> list[int]:
         """The processes of the ranks."""
         return self.pids()[:-1] if self.ranks > 1 else [self.process.pid]
+
+    def listening(self) -> set[str]:
+        """The addresses on which its processes listen."""
+        found = [c for pid in self.pids() for c in psutil.Process(pid).net_connections("inet")]
+        return {connection.laddr.ip for connection in found if connection.status == psutil.CONN_LISTEN}
 
     def kill(self) -> None:
         """SIGKILL to every process of the job, and wait until none is left."""

@@ -85,18 +85,12 @@ def test_a_worker_killed_midway(undisturbed, tmp_path):
     assert until(lambda: midway(out)() and busy_workers(out), job)
     with pytest.raises(UserError, match="another job works on it"):
         claim(Work(out), job_lock(Work(out)), load_config(config), False)
-    listening = {connection.laddr.ip for pid in job.pids() for connection in connections(pid)}
-    assert listening == {"127.0.0.1"}
+    assert job.listening() == {"127.0.0.1"}
     assert until(lambda: busy_workers(out), job)
     os.kill(busy_workers(out)[0], signal.SIGKILL)
     status, err = job.wait()
     assert status == 0, err
     assert sha256_file(out) == expected
-
-
-def connections(pid: int) -> list:
-    """The sockets on which a process listens."""
-    return [c for c in psutil.Process(pid).net_connections("inet") if c.status == psutil.CONN_LISTEN]
 
 
 def test_the_campaign_killed_and_started_again(undisturbed, tmp_path):

@@ -17,6 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from hamscope.errors import UserError
 
 LOOPBACK = "127.0.0.1"
+# SLURM or the machine limits the memory.  Dask would divide that of a job between its workers, pause one at 80 % of its
+# share and end it at 95 %, time and again.
+MEMORY = ("terminate", "pause", "spill", "target")
 
 
 class Site(BaseModel):
@@ -78,9 +81,8 @@ def start_cluster(site: Site | None, jobs: int, folder: Path):
     from distributed import Client, LocalCluster
     from distributed.security import Security
 
-    settings = {"distributed.scheduler.allowed-failures": 3, "distributed.scheduler.worker-saturation": 1.0,
-                "distributed.worker.memory.terminate": False, "distributed.worker.memory.pause": False,
-                "distributed.worker.memory.spill": False, "distributed.worker.memory.target": False}  # fmt: skip
+    settings = {"distributed.scheduler.allowed-failures": 3, "distributed.scheduler.worker-saturation": 1.0}
+    settings |= {f"distributed.worker.memory.{what}": False for what in MEMORY}
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     with tempfile.TemporaryDirectory(prefix="hamscope-") as scratch, dask.config.set(settings):
         security = Security.temporary()
@@ -109,11 +111,13 @@ def _slurm(site: Site, jobs: int, folder: Path, security):
     private = folder / "dask"
     private.mkdir(mode=0o700, exist_ok=True)
     os.chmod(private, 0o700)
+    # The workers are started by the job script, which knows nothing of the settings here.
+    unlimited = [f"export DASK_DISTRIBUTED__WORKER__MEMORY__{what.upper()}=False" for what in MEMORY]
     try:
         cluster = SLURMCluster(
             queue=site.partition, account=site.account, walltime=site.walltime, cores=site.cores,
             processes=site.cores, memory=site.memory, interface=site.interface, job_name="hamscope",
-            job_script_prologue=list(site.job_script_prologue), log_directory=str(private),
+            job_script_prologue=[*unlimited, *site.job_script_prologue], log_directory=str(private),
             job_extra_directives=list(site.job_extra_directives), worker_extra_args=["--no-dashboard"],
             security=security, shared_temp_directory=str(private), silence_logs=logging.CRITICAL,
             scheduler_options={"dashboard_address": f"{LOOPBACK}:0"},

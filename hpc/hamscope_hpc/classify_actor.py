@@ -52,7 +52,7 @@ def frame_jobs(key: str, ref: FrameRef, window: int, stride: int) -> list[dict]:
     return [
         {"key": key, "path": ref.path, "array": ref.array, "page": ref.page, "height": height, "width": width,
          "start": start, "stop": stop, "windows": (stop - start) * columns, "psf_px": ref.psf_px,
-         "masked": ref.masked}
+         "masked": ref.masked, "adaptive": ref.adaptive}
         for start, stop in bands(ref.shape, window, stride, band_windows(ref.shape, window, stride))
     ]  # fmt: skip
 
@@ -181,6 +181,7 @@ class BandClassifier:
         else:
             levels = self._shared_levels(job, shape)
             grey, mask = _rows(job, (first, last))
+        levels = levels._replace(adaptive=levels.adaptive or job["adaptive"])
         with stage("threshold"):
             return spins(grey, levels.threshold, self.options.up, mask), mask, levels
 

@@ -19,6 +19,9 @@ from hamscope.config import Classify, load_config
 from hamscope.errors import Failed, Quarantined, Stopped, UserError
 
 EXIT_FAILURE, EXIT_USER = 1, 2
+# Open MPI in a process that no launcher started need not listen for others, on all interfaces of the machine.
+ALONE = {"OMPI_MCA_btl": "self", "OMPI_MCA_ess_singleton_isolated": "1"}
+LAUNCHED = {"OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK"}
 CONFIDENCE = get_args(Classify.model_fields["confidence"].annotation)
 
 replace_option = click.option("--replace", is_flag=True, help="Replace an output that was made from other inputs.")
@@ -46,6 +49,9 @@ def simulate(config, out, ranks_per_lattice, checkpoint_every, hints, part, repl
     A signal (SIGTERM, SIGUSR1, Ctrl-C) stops it with status 75, and the same command goes on, also on another number
     of processes.  Until the end all work is in the folder OUT.work.
     """
+    if not LAUNCHED & os.environ.keys():
+        os.environ |= ALONE
+
     from mpi4py import MPI
 
     from hamscope_hpc.claim import parse_part
@@ -90,8 +96,7 @@ def campaign(config, out, site, jobs, checkpoint_every, replace):
     from hamscope_hpc.campaign_cluster import check_here, load_site
 
     check_here()
-    # Each process of a campaign is an MPI of its own: Open MPI need not listen for others, here or in a worker.
-    os.environ |= {"OMPI_MCA_btl": "self", "OMPI_MCA_ess_singleton_isolated": "1"}
+    os.environ |= ALONE  # the workers inherit it
 
     from hamscope_hpc.campaign import campaign
 

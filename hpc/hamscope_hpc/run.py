@@ -86,6 +86,7 @@ def simulate_in_ranks(config_path: str, config: Config, slices: Path, ranks: int
         command = [mpiexec, "-n", str(ranks), "--oversubscribe", *command]
         # Open MPI refuses to run as root, which is what one is in a container, unless told twice.
         environment |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+        environment.setdefault("OMPI_MCA_btl", "^tcp")  # the ranks share this machine's memory, and none need listen
     process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL)
     status, stopped = None, False
     while status is None:

@@ -11,7 +11,7 @@ import numpy as np
 from hamscope.config import Classify
 from hamscope.data.frames import list_frames, read_frame
 from hamscope.data.results import add_attribute, read_results
-from hamscope.data.windows import binarize, has_two_levels
+from hamscope.data.windows import binarize
 from hamscope.figures import evenly_spaced
 from hamscope.learn.bundle import default_bundle, read_bundle
 from hamscope.learn.sweep import MOST_WINDOWS, check_takes_condition, sweep
@@ -41,8 +41,9 @@ def sweep_psf(frames: list[str], bundle: str | Path | None, out: str | Path, opt
     for verdict in verdicts[:MOST_SOURCES]:
         rows = evenly_spaced(list(verdict.rows_used), min(_FRAMES, MOST_WINDOWS))
         grey = [read_frame(refs[verdict.source, int(results.index[row])]) for row in rows]
-        levels = [(binarize(one, options.threshold, options.up), _is_adaptive(one, options.threshold)) for one in grey]
-        swept, told = sweep(levels, loaded, options.confidence), results.psf_px[rows[0]]
+        images = [binarize(one, options.threshold, options.up) for one in grey]
+        erased = results.adaptive[rows].astype(bool).tolist()
+        swept, told = sweep(list(zip(images, erased)), loaded, options.confidence), results.psf_px[rows[0]]
         found[verdict.source] = {
             "psf_px": [None if np.isnan(width) else float(width) for width in swept.psf_px],
             "probabilities": swept.probabilities.round(6).tolist(), "shares": swept.shares.round(6).tolist(),
@@ -54,8 +55,3 @@ def sweep_psf(frames: list[str], bundle: str | Path | None, out: str | Path, opt
     write_sweep_table(found, table)
     add_attribute(out, "sweep", found)
     return picture, table
-
-
-def _is_adaptive(grey: np.ndarray, threshold: str | float) -> bool:
-    """Whether the threshold was taken from the frame itself, which erases its density."""
-    return isinstance(threshold, str) and not has_two_levels(grey)

@@ -24,6 +24,7 @@ import h5py
 import numpy as np
 
 from hamscope import provenance
+from hamscope.data.formats_hdf5 import PREPARED
 from hamscope.data.frames import FrameRef, list_frames
 from hamscope.errors import UserError
 from hamscope.prepare_frames import (
@@ -38,7 +39,6 @@ from hamscope.prepare_frames import (
     two_levels,
 )
 
-SCHEMA = "hamscope prepared"
 FIELDS = ("temperature", "direction", "time", "pixel_size", "psf_px")
 _CHUNK = {"compression": "gzip", "compression_opts": 4, "shuffle": True, "fletcher32": True}
 
@@ -106,7 +106,7 @@ def _inputs(refs: list[FrameRef], hashes: dict[str, str], options: Options, pane
     places = [[hashes[ref.path], ref.array, ref.page, *(str(getattr(ref, field)) for field in FIELDS)] for ref in refs]
     extra = {name: _sha256(getattr(options, name), name) for name in ("flat", "dark", "mask") if getattr(options, name)}
     asked = asdict(options) | extra | {"panel": getattr(panel, "key", panel is not None)}
-    return provenance.sha256_text(provenance.canonical_json([SCHEMA, provenance.__version__, asked, places]))
+    return provenance.sha256_text(provenance.canonical_json([PREPARED, provenance.__version__, asked, places]))
 
 
 def _sha256(path: str, option: str) -> str:
@@ -168,7 +168,7 @@ def _write_provenance(target: h5py.File, series: Series, thresholds: Thresholds,
     options, view = asdict(series.options), series.view
     files = {name: _sha256(options[name], name) for name in ("flat", "dark", "mask") if options[name]}
     target.attrs.update({
-        "schema": SCHEMA, "schema_version": 1, "inputs_sha256": inputs,
+        "schema": PREPARED, "schema_version": 1, "inputs_sha256": inputs,
         "options": provenance.canonical_json(options), "files_sha256": json.dumps(files),
         "view": [view[0].start, view[0].stop, view[1].start, view[1].stop],
         "adaptive": options["threshold"] in TWO_LEVELS, "series_threshold": thresholds.level,

@@ -78,10 +78,13 @@ def in_double(network, images: np.ndarray, known) -> np.ndarray:
 def compare(network, image: np.ndarray, stride: int, known=None, trained=False) -> int:
     """Hold the logits of all windows against one by one; return how many windows there are.
 
-    To 1e-5 of the largest |logit| of each window, or of 2 where it is smaller: on a checkerboard every position rounds
-    alike, and 1.3e-5 of 0.97 was seen, in one window of 20,586.  There one by one is itself that far from the truth
-    (1.6e-5 on one CPU, 3.8e-6 all at once), so a window where the two differ by more is held against float64.  Where
-    the weights are random all logits can be near 0, and it is the median over the windows of the largest.
+    To 1e-5 of the largest |logit| of each window, or of 2 where it is smaller.  Where the weights are random all logits
+    can be near 0, and it is the median over the windows of the largest.
+
+    On a checkerboard every position rounds alike, and nothing averages out: in a few windows of 20,000 one by one is
+    itself farther than that from the truth (1.8e-5 on one kind of CPU, with the bundle of version 0.1).  So windows
+    where the two differ by more are held against float64: all at once may be as far from it as one by one is in the
+    worst of them, and no farther.
     """
     window, symmetry = network.arguments["window"], network.arguments["symmetry"]
     operations = elements(image, window, stride, symmetry)
@@ -98,7 +101,10 @@ def compare(network, image: np.ndarray, stride: int, known=None, trained=False) 
     if len(unsure):
         images = prepare(cut(image, window, stride)[unsure], symmetry)
         exact = in_double(network, images, known)
-        assert (np.abs(logits[unsure] - exact).max(1) / scale[unsure]).max() < NEARLY
+        at_once, one_by_one = (
+            (np.abs(found - exact).max(1) / scale[unsure]).max() for found in (logits[unsure], expected.logits[unsure])
+        )
+        assert at_once < max(NEARLY, one_by_one)
     np.testing.assert_array_equal(logits.argmax(1), expected.logits.argmax(1))
     assert len(np.unique(expected.logits.argmax(1))) > 1
     return len(logits)
@@ -133,8 +139,8 @@ def test_windows_at_once_are_windows_one_by_one(make, window):
     """Logits to 1e-5 of the largest, and every class, of 20,000 windows and more: ties, edges, both parities.
 
     Seen to fail with the second kernel reaching over neighbours instead of over holes, with the pooling moved by a
-    pixel, with a tile turned the wrong way back, with the windows of one element taken from the places next to them,
-    and with one orbit of the kernels left out.
+    pixel, with the windows of one element taken from the places next to them, with one orbit of the kernels left out,
+    with the Fourier blocks but the first cut one position on, and with the mean that is taken away before not put back.
     """
     assert compare(make(window), trying(180, 185), 1) > 20_000
 

@@ -25,6 +25,8 @@ from hamscope.learn import parameters
 from hamscope.learn.bundle import read_bundle
 from hamscope.learn.dense import classify_band
 from hamscope.learn.network import outputs, predict
+from hamscope.prepare import prepare
+from hamscope.prepare_frames import Options as Prepared
 from hamscope_hpc import classify_actor
 from hamscope_hpc.classify import classify
 from hamscope_hpc.sweep import sweep_psf
@@ -142,14 +144,16 @@ def seeing(tmp_path_factory) -> Path:
 def test_the_network_is_told_of_the_microscope(tmp_path, seeing):
     """The CSV gives 1.5 px for one of two frames, --psf-px overrides it, and only grey frames have erased densities.
 
-    A fixed threshold at the same grey value gives the same pixels and another condition.  Seen to fail with the width
-    of the options not used, and with two-level frames called adaptive.
+    A fixed threshold at the same grey value gives the same pixels and another condition.  Frames that `hamscope
+    prepare` thresholded one by one have two levels and no density either.  Seen to fail with the width of the options
+    not used, with two-level frames called adaptive, and with what the prepared file says not passed on.
     """
     loaded, frames = read_bundle(seeing), tmp_path / "frames"
     frames.mkdir()
     np.save(frames / "grey.npy", FILM[:2])
     (frames / "grey.csv").write_text("frame,temperature,psf_px\n0,340,1.5\n1,341,\n")
     np.save(frames / "levels.npy", FILM[0] > 90)
+    prepare([str(frames / "grey.npy")], frames / "prepared.h5", Prepared(threshold="otsu"))
     options = Classify(stride=5)
 
     def told(**changes):
@@ -158,14 +162,14 @@ def test_the_network_is_told_of_the_microscope(tmp_path, seeing):
         return read_results(classify([str(frames)], seeing, name, given, actors=1))
 
     for changes, widths, adaptive in (
-        ({}, [1.5, np.nan, np.nan], [1, 1, 0]),
-        ({"psf_px": 0.5}, [0.5] * 3, [1, 1, 0]),
-        ({"threshold": 90.0}, [1.5, np.nan, np.nan], [0, 0, 0]),
+        ({}, [1.5, np.nan, np.nan, 1.5, np.nan], [1, 1, 0, 1, 1]),
+        ({"psf_px": 0.5}, [0.5] * 5, [1, 1, 0, 1, 1]),
+        ({"threshold": 90.0}, [1.5, np.nan, np.nan, 1.5, np.nan], [0, 0, 0, 1, 1]),
     ):
         results = told(**changes)
         np.testing.assert_array_equal(results.psf_px, widths)
         np.testing.assert_array_equal(results.adaptive, adaptive)
-        for row, page in enumerate((*FILM[:2], FILM[0])):
+        for row, page in enumerate((*FILM[:2], FILM[0], *FILM[:2])):
             known = condition(widths[row], bool(adaptive[row]))
             rows = (FILM.shape[1] - WINDOW) // 5 + 1
             band = classify_band((page > 90).astype(np.uint8), loaded, 5, 0, rows, "default", known)

@@ -24,13 +24,17 @@ FREE_BYTES = 2**27  # what a piece may become without being looked at first
 
 
 class Declared(NamedTuple):
-    """A frame as a file declares it: its place (`array`, `page`), `shape` (H, W), stored type, if a mask is beside."""
+    """A frame as a file declares it: its place (`array`, `page`), `shape` (H, W), stored type, if a mask is beside.
+
+    `adaptive`: it has two levels by a threshold that was taken from it, which erased its density.
+    """
 
     array: str
     page: int
     shape: tuple[int, int]
     dtype: str
     masked: bool = False
+    adaptive: bool = False
 
 
 def check(path: str | Path, where: str, shape: tuple[int, ...], dtype: np.dtype) -> None:

@@ -2,6 +2,9 @@
 
     <group>/<any name>   (H, W) or (F, H, W) numbers       <group>/mask   (H, W), not 0 = not part of the sample
 
+What `hamscope prepare` wrote says in its attribute `adaptive` whether its frames became two levels by thresholds that
+were taken from them.
+
 Only what the header, the chunk index and the filters say is looked at before a frame is read, so a dataset that
 declares more than the file can hold is refused at once.  Pixels in other files are not followed.
 
@@ -18,6 +21,7 @@ from hamscope.data.declared import Declared, check, check_inflated, check_piece,
 from hamscope.errors import FrameError
 
 MASK = "mask"
+PREPARED = "hamscope prepared"
 # Filters that make a chunk no smaller than a fixed part of it; all others can make it very small.
 _HARMLESS = (h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32, h5py.h5z.FILTER_NBIT, h5py.h5z.FILTER_SCALEOFFSET)
 _GROWTH = 1.1  # of a chunk that does not compress, besides a header
@@ -49,6 +53,7 @@ def list_hdf5(path: Path) -> list[Declared]:
 
     with h5py.File(path, "r") as file:
         file.visititems(visit)  # meets every object once, and neither soft nor external links
+        adaptive = file.attrs.get("schema") == PREPARED and bool(file.attrs["adaptive"])
     if not frames:
         raise FrameError(f"{path}: holds no 2D or 3D dataset of numbers; write the frames as such, without links")
     for name, shape in {(frame.array, frame.shape) for frame in frames}:
@@ -57,7 +62,7 @@ def list_hdf5(path: Path) -> list[Declared]:
             raise FrameError(
                 f"{path}: the mask has the shape {masks[group]} and the frames of {name} have {shape}; make them alike"
             )
-    return [frame._replace(masked=frame.array.rpartition("/")[0] in masks) for frame in frames]
+    return [frame._replace(masked=frame.array.rpartition("/")[0] in masks, adaptive=adaptive) for frame in frames]
 
 
 def _check_mask(path: str | Path, name: str, item: h5py.Dataset) -> None:

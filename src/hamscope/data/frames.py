@@ -33,8 +33,9 @@ class FrameRef:
 
     `source` names the file (and array) in results; `temperature` is in kelvin, NaN if unknown; `direction` is +1
     heating, -1 cooling, 0 unknown; `psf_px`, the width of the point-spread function in pixels, `time` in seconds and
-    `pixel_size` in nanometres are NaN if unknown.  `masked` says that a mask lies beside the frame (`read_mask`), and
-    `dtype` names the type in which its pixels are stored, "" if unknown.
+    `pixel_size` in nanometres are NaN if unknown.  `masked` says that a mask lies beside the frame (`read_mask`),
+    `adaptive` that it has two levels by a threshold that was taken from it, which erased its density, and `dtype` names
+    the type in which its pixels are stored, "" if unknown.
     """
 
     path: str
@@ -48,6 +49,7 @@ class FrameRef:
     time: float = math.nan
     pixel_size: float = math.nan
     masked: bool = False
+    adaptive: bool = False
     dtype: str = ""
 
     def __str__(self) -> str:
@@ -191,7 +193,15 @@ def _list_file(path: Path, window: int) -> list[FrameRef]:
     try:
         declared = FORMATS[suffix][0](path)
         refs = [
-            FrameRef(str(path), frame.array, frame.page, frame.shape, masked=frame.masked, dtype=frame.dtype)
+            FrameRef(
+                str(path),
+                frame.array,
+                frame.page,
+                frame.shape,
+                masked=frame.masked,
+                adaptive=frame.adaptive,
+                dtype=frame.dtype,
+            )
             for frame in declared
         ]
     except FrameError:
