@@ -11,7 +11,8 @@ from synthetic import film, table
 
 from hamscope import panels
 from hamscope.data.results import NO_PATTERN
-from hamscope.figures import COLOURS
+from hamscope.data.windows import MASKED
+from hamscope.figures import COLOURS, HIDDEN
 from hamscope.models import CLASS_NAMES
 
 
@@ -29,9 +30,12 @@ def test_images_hold_frame_classes_and_flags():
     classes[0, :3] = NO_PATTERN
     flags, preview = rng.integers(0, 2, (5, 6)).astype(np.uint8), np.full((1, 9, 9), 255, np.uint8)
     preview[0, :7, :8] = rng.integers(0, 2, (7, 8))
+    preview[0, 2, :8] = MASKED
     made = dataclasses.replace(table([{}]), class_maps=[classes], flag_maps=[flags], preview=preview)
     images = {kind: rgba(png) for kind, png in panels.panel_images(made, 0).items()}
     assert (images["frame"][..., :3].sum(axis=2) < 300).tolist() == (preview[0, :7, :8] == 1).tolist()
+    hidden = 255 * np.array(to_rgb(HIDDEN))
+    assert (images["frame"][..., :3] == hidden).all(axis=2).tolist() == (preview[0, :7, :8] == MASKED).tolist()
     for row, column in np.ndindex(5, 6):
         pixel, trust = images["map"][row, column], images["flags"][row, column]
         if classes[row, column] == NO_PATTERN:

@@ -9,6 +9,7 @@ from synthetic import film, table
 
 from hamscope import report, report_domains
 from hamscope.data.results import Quarantined, write_results
+from hamscope.data.windows import MASKED
 
 
 def lines_of(path) -> list[dict]:
@@ -48,6 +49,24 @@ def test_domains_of_a_known_pattern(tmp_path):
     assert (up["clusters"], float(up["largest"])) == ("10", 128 / 4096)
     assert (up["spans_rows"], up["spans_columns"]) == ("0", "1")
     assert down["clusters"] == "2" and down["spans_columns"] == "1"
+
+
+def test_electrodes_are_no_domains(tmp_path):
+    """A masked strip beside the pattern: clusters, shares and errors are those of the rest of the frame alone.
+
+    Seen to fail with the strip measured as down, which makes the down phase larger and the magnetization steadier.
+    """
+    bare = squares(1)
+    cut = dataclasses.replace(bare, preview=bare.preview[:, :, 4:])
+    masked = dataclasses.replace(bare, preview=bare.preview.copy())
+    masked.preview[:, :64, :4] = MASKED
+    of, expected = (report_domains.measure(one, [0])[0].phases for one in (masked, cut))
+    for phase in ("up", "down"):
+        assert of[phase].largest == expected[phase].largest and of[phase].clusters.pixels == 64 * 60
+        assert sorted(of[phase].clusters.size) == sorted(expected[phase].clusters.size)
+        assert of[phase].spanning == expected[phase].spanning
+    errors = [report_domains.series_loops(one, [0])[1] for one in (bare, masked, cut)]
+    assert errors[1] != errors[0] and errors[1] == pytest.approx(errors[2], rel=0.1)
 
 
 def test_texts_of_a_frame():

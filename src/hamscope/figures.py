@@ -20,6 +20,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 from hamscope.data.results import NO_PATTERN, Results
+from hamscope.data.windows import MASKED, OUTSIDE
 from hamscope.models import CLASS_NAMES
 from hamscope.provenance import whole_file
 from hamscope.verdict import frame_verdicts, percent
@@ -30,6 +31,7 @@ COLOURS = dict(
 )  # fmt: skip
 EMPTY = "#F3F1EC"
 UP, DOWN = "#1F2A36", "#FBFAF7"
+HIDDEN = "#C9C5BC"  # what a mask takes out of a frame
 INK, FAINT = "#222222", "#8A8A8A"
 WIDTH = 10.5  # inches; at 150 dots an inch sharp on a page 1000 pixels wide
 DPI = 150
@@ -225,15 +227,17 @@ def _frame_labels(results: Results, rows: list[int]) -> tuple[list[str], str]:
 
 
 def _draw_frame(axis, preview: np.ndarray) -> None:
-    """A two-level preview without its padding: up dark, down pale."""
-    inside = preview != 255
+    """A two-level preview without its padding: up dark, down pale, masked grey."""
+    inside = preview != OUTSIDE
     cut = preview[np.ix_(inside.any(axis=1), inside.any(axis=0))]
     axis.imshow(two_levels(cut), interpolation="nearest")
 
 
 def two_levels(image: np.ndarray) -> np.ndarray:
-    """A two-level image as colours, shape (h, w, 3): up (1) dark, down pale."""
-    return np.where((image == 1)[..., None], to_rgb(UP), to_rgb(DOWN))
+    """A two-level image as colours, shape (h, w, 3): up (1) dark, down pale, MASKED grey."""
+    picture = np.where((image == 1)[..., None], to_rgb(UP), to_rgb(DOWN))
+    picture[image == MASKED] = to_rgb(HIDDEN)
+    return picture
 
 
 def _draw_centres(axis, results: Results, row: int) -> None:
@@ -241,7 +245,7 @@ def _draw_centres(axis, results: Results, row: int) -> None:
     window, stride = (results.attributes.get(name) for name in ("window", "stride"))
     if not window or not stride:
         return
-    inside = results.preview[row] != 255
+    inside = results.preview[row] != OUTSIDE
     drawn = np.array([inside.any(axis=1).sum(), inside.any(axis=0).sum()])
     spread = (np.array(results.class_maps[row].shape) - 1) * stride
     height, width = spread / (spread + window) * drawn

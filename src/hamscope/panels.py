@@ -1,6 +1,6 @@
 """The panel of a frame as three small PNG images, and where the map lies on the frame.
 
-    frame   the two-level preview: up dark, down pale
+    frame   the two-level preview: up dark, down pale, masked grey
     map     the class of every window, bright where confident and dark where not, transparent without pattern
     flags   the confidence flag of every window
 
@@ -18,7 +18,8 @@ from PIL import Image
 
 from hamscope.data.parts import PREVIEW
 from hamscope.data.results import NO_PATTERN, Results
-from hamscope.figures import COLOURS, DOWN, EMPTY, UP, darker
+from hamscope.data.windows import MASKED, OUTSIDE
+from hamscope.figures import COLOURS, DOWN, EMPTY, HIDDEN, UP, darker
 from hamscope.models import CLASS_NAMES
 
 MOST_SIDE = 512  # pixels; a larger map is drawn with every k-th window
@@ -37,15 +38,20 @@ def panel_images(results: Results, row: int) -> dict[str, bytes]:
     index = np.where(blank, _BLANK, 2 * classes.astype(int) + (flags != 1))
     trust = np.where(blank, 2, flags != 1)
     return {
-        "frame": _png(cut_preview(results.preview[row]) == 1, [to_rgb(DOWN), to_rgb(UP)], bits=1),
+        "frame": _frame(cut_preview(results.preview[row])),
         "map": _png(index, _MAP_COLOURS, bits=4, transparency=_BLANK),
         "flags": _png(trust, [to_rgb(colour) for colour in FLAGS.values()], bits=2, transparency=2),
     }
 
 
+def _frame(preview: np.ndarray) -> bytes:
+    index = np.where(preview == MASKED, 2, preview == 1)
+    return _png(index, [to_rgb(DOWN), to_rgb(UP), to_rgb(HIDDEN)], bits=2 if (index == 2).any() else 1)
+
+
 def cut_preview(preview: np.ndarray) -> np.ndarray:
     """A preview without its padding, shape (h, w); one that is padding all over stays as it is."""
-    inside = preview != 255
+    inside = preview != OUTSIDE
     if not inside.any():
         return preview
     return preview[: inside.any(axis=1).sum(), : inside.any(axis=0).sum()]

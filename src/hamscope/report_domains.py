@@ -13,6 +13,7 @@ import numpy as np
 from hamscope import hysteresis, separated
 from hamscope.correlations import Correlation, Length, correlation
 from hamscope.data.results import Results
+from hamscope.data.windows import MASKED
 from hamscope.domains import PHASES, Phase, domain_statistics, pool, summarize
 from hamscope.figures import evenly_spaced
 from hamscope.hysteresis import Coercive, Loop
@@ -91,9 +92,16 @@ def measure(results: Results, rows: list[int]) -> dict[int, Measured]:
     shown = evenly_spaced([row for row in rows if results.n_windows[row] > 0], MOST_FRAMES)
     found = {}
     for row in shown:
-        image = cut_preview(results.preview[row]) == 1
-        found[row] = Measured(domain_statistics(image), correlation(image), block_side(results, row))
+        image, mask = _sample(results.preview[row])
+        found[row] = Measured(domain_statistics(image, mask), correlation(image, mask), block_side(results, row))
     return found
+
+
+def _sample(preview: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """A preview without its padding: where it is up, and where it is masked, None where nothing is; both (h, w)."""
+    cut = cut_preview(preview)
+    mask = cut == MASKED
+    return cut == 1, mask if mask.any() else None
 
 
 def texts(one: Measured) -> list[tuple[str, str]]:
@@ -158,7 +166,7 @@ def series_loops(results: Results, rows: list[int]) -> tuple[list[Loop], np.ndar
 
     There are none where a temperature or a direction is missing; a lone branch is half a loop.
     """
-    error = np.array([hysteresis.magnetization_error(cut_preview(results.preview[row]) == 1) for row in rows])
+    error = np.array([hysteresis.magnetization_error(*_sample(results.preview[row])) for row in rows])
     kelvin, direction = results.temperature[rows], results.direction[rows]
     if not np.isfinite(kelvin).all():
         return [], error

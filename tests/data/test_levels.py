@@ -47,7 +47,7 @@ def test_blocks_say_what_the_whole_frame_says(tmp_path, monkeypatch, name, maske
         found = read_levels(tmp_path / "k.levels")
         np.testing.assert_array_equal(spins(grey, found.threshold, up, mask), expected)
         np.testing.assert_array_equal(found.grey_range, [whole[sample].min(), whole[sample].max()])
-        np.testing.assert_array_equal(found.preview, majority(expected, -(-len(grey) // 20)))
+        np.testing.assert_array_equal(found.preview, majority(expected, -(-len(grey) // 20), mask))
         if threshold != 111.3 and not has_two_levels(whole[sample]):
             exact = {"otsu": threshold_otsu, "median": np.median}[threshold](whole[sample])
             assert found.threshold.value == exact and found.threshold.value.dtype == np.float32

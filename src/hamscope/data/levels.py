@@ -85,7 +85,7 @@ def frame_levels(shape: tuple[int, int], rows: Callable, threshold: str | float,
         image = spins(grey, found, up, mask)
         ups += int(image.sum(dtype=np.int64))
         pixels += image.size if mask is None else int((~mask).sum())
-        strips.append(majority(image, block))
+        strips.append(majority(image, block, mask))
     return Levels(found, isinstance(threshold, str) and not two, grey_range, np.concatenate(strips), ups / pixels)
 
 

@@ -13,7 +13,7 @@ The report needs nothing but this file.  Per-class columns follow the order of t
     n_windows, n_independent         (F,)         windows with a pattern; how many of them do not overlap
     up_fraction                      (F,)         share of pixels that are up
     logits_sample                    (F, 512, 7)  windows on a regular grid, NaN-filled
-    preview                          (F, h, w)    the two-level frame, h, w <= 512, 255 outside the frame
+    preview                          (F, h, w)    the two-level frame, h, w <= 512; 254 masked, 255 outside the frame
     frame                            (F,)         source (file name) and index (page within it)
     temperature, direction           (F,)         kelvin, NaN if unknown; +1 heating, -1 cooling, 0 unknown
     psf_px, adaptive                 (F,)         what the network was told: width of the point-spread function, NaN if

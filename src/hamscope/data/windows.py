@@ -11,6 +11,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from skimage.filters import threshold_otsu
 
+MASKED, OUTSIDE = 254, 255  # in a preview: what is no part of the sample, and of the frame
 
 def binarize(grey: np.ndarray, threshold: str | float, up: str) -> np.ndarray:
     """A grey frame (H, W) as spins: uint8, 1 = up, 0 = down.
@@ -86,9 +87,20 @@ def patterned(image: np.ndarray, window: int, stride: int, mask: np.ndarray | No
     return both if mask is None or not mask.any() else both & (window_sums(mask, window, stride) == 0)
 
 
-def majority(image: np.ndarray, block: int) -> np.ndarray:
-    """The majority of blocks of `block` x `block` pixels of a two-level image, uint8; its edges are repeated."""
+def majority(image: np.ndarray, block: int, mask: np.ndarray | None = None) -> np.ndarray:
+    """The majority of blocks of `block` x `block` pixels of a two-level image, uint8; its edges are repeated.
+
+    Pixels of the `mask` (H, W) have no say, and a block is MASKED where they are more than half of it.
+    """
+    if mask is None:
+        return (2 * _block_sums(image, block) >= block * block).astype(np.uint8)
+    hidden = _block_sums(mask, block)
+    blocks = (2 * _block_sums(image.astype(bool) & ~mask, block) >= block * block - hidden).astype(np.uint8)
+    blocks[2 * hidden > block * block] = MASKED
+    return blocks
+
+
+def _block_sums(image: np.ndarray, block: int) -> np.ndarray:
     padded = np.pad(image, [(0, -length % block) for length in image.shape], mode="edge")
     rows, columns = (length // block for length in padded.shape)
-    blocks = padded.reshape(rows, block, columns, block)
-    return (2 * blocks.sum((1, 3), dtype=np.int64) >= block * block).astype(np.uint8)
+    return padded.reshape(rows, block, columns, block).sum((1, 3), dtype=np.int64)
