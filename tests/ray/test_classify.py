@@ -316,8 +316,8 @@ def test_an_actor_reads_the_rows_of_its_band(tmp_path, bundle, monkeypatch, thre
     No read is larger than a block or a band, a second actor takes the threshold from the file, and the bands together
     are the frame in one band.
 
-    Seen to fail with the whole frame read for each band; and in `merge` with the last band left out of the sums, the maps
-    or the samples put together backwards, and the classes written as flags.
+    Seen to fail with the whole frame read for each band; and in `merge` with the last band left out of the sums, the
+    maps or the samples put together backwards, and the classes written as flags.
     """
     page = FILM[0] + np.random.default_rng(3).integers(0, 9, FILM[0].shape, np.uint8)
     np.save(tmp_path / "page.npy", page)

@@ -13,6 +13,7 @@ from skimage.filters import threshold_otsu
 
 MASKED, OUTSIDE = 254, 255  # in a preview: what is no part of the sample, and of the frame
 
+
 def binarize(grey: np.ndarray, threshold: str | float, up: str) -> np.ndarray:
     """A grey frame (H, W) as spins: uint8, 1 = up, 0 = down.
 
