@@ -46,6 +46,7 @@ submit() { # STAGE AFTER OPTIONS_OF_SBATCH... -- ARGUMENTS: leaves the id of the
   job=$(cd "$HAMSCOPE_HOME" && sbatch --parsable "${options[@]}" "slurm/$stage.sbatch" "$@")
   job=${job%%;*} # of several clusters sbatch adds the name
   log=$out/logs/$stage.$job.out
+  [[ ${options[*]} != *--array* ]] || log=$out/logs/$stage.${job}_K.out
   event submitted
   echo "$stage: job $job, log $log"
   jobs+=("$job")

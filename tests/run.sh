@@ -27,4 +27,19 @@ else
 fi
 
 echo "== all other tests"
-"$bin/python" -m pytest -q -m "not mpi" tests
+"$bin/python" -m pytest -q -m "not mpi" --ignore=tests/slurm tests
+
+echo "== tests/slurm, three at a time, each on a SLURM of its own: they wait more than they compute"
+begin=$SECONDS running=() failed=''
+cd tests/slurm
+others=(test_pipeline.py test_simulate.py test_ray_cluster.py)
+for files in "${others[0]}" "${others[*]:1}" ". ${others[*]/#/--ignore=}"; do
+  read -ra files <<<"$files"
+  "$bin/python" -m pytest -q -p no:cacheprovider --durations=3 "${files[@]}" >"$logs/slurm.${#running[@]}" 2>&1 &
+  running+=($!)
+done
+for k in "${!running[@]}"; do
+  if wait "${running[$k]}"; then tail -n 1 "$logs/slurm.$k"; else failed=yes; cat "$logs/slurm.$k"; fi
+done
+echo "tests/slurm: $((SECONDS - begin)) s"
+[ -z "$failed" ]

@@ -22,7 +22,8 @@ NODES, CPUS = 2, 4
 POLL = 0.2
 INSTALL = "apt-get install --no-install-recommends slurm-wlm munge"
 DAEMON_PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
-# FirstJobId: the ports and folders of Ray come from the job id, and two of these clusters may be up at once.
+# FirstJobId: the ports and folders of Ray come from the job id modulo 4000, and some of these clusters are up at once:
+# 97 keeps apart those of process ids that lie near each other.
 # cred_expire: a requeued job waits as long and a second more before it may start again; below 5 is refused.
 # TmpFS: srun --mpi=pmix makes its folder there, and the slurmds of one host must not share it.
 CONF = """\
@@ -112,8 +113,8 @@ class Cluster:
             )
         (self.lab / "state").mkdir()
         (self.lab / "slurm.conf").write_text(CONF.format(
-            host=_host(), port=ports[0], user=getuser(), lab=self.lab, first=ports[0] * 10, more=self.more,
-            nodes="\n".join(nodes),
+            host=_host(), port=ports[0], user=getuser(), lab=self.lab, first=4000 + os.getpid() * 97 % 4000,
+            more=self.more, nodes="\n".join(nodes),
         ))  # fmt: skip
         self.call(
             "munged", "--force", f"--key-file={munge}/key", f"--socket={self.lab}/munge.sock",

@@ -233,19 +233,20 @@ def training() -> None:
 
     from hamscope_hpc.cluster import start_ray
 
-    names = ("seconds", "cpu")
-    loop, ours = {name: [] for name in names}, {name: [] for name in (*names, "waited")}
-    for _ in range(2):  # in turn, since the load of the machine changes
-        for times, found in ((loop, bare("bare", 2, 3)), (ours, on_ray("paper", 1, 2, 3))):
-            for name in times:
-                times[name] += found[name]
-    plain = np.median(loop["seconds"])
-    wall, cpu = (100 * (np.median(ours[name]) / np.median(loop[name]) - 1) for name in names)
-    show("training, the paper's network, two cores", ("Ray Train, one worker", IMAGES / np.median(ours["seconds"])),
-         ("plain torch loop", IMAGES / plain), "images/s")  # fmt: skip
-    waited = 100 * sum(ours["waited"]) / sum(ours["seconds"])
-    print(f"    overhead {wall:.1f} % of the time, {cpu:.1f} % of the CPU time, which the load of others changes less")
-    print(f"    waited for images {waited:.2f} % of the time; start, warming up and end: {found['around']:.0f} s more")
+    for cores, rest in ((1, "the other core free for Ray"), (2, "none left for Ray")):
+        loop, ours = {"seconds": [], "cpu": []}, {"seconds": [], "cpu": [], "waited": []}
+        for _ in range(2):  # in turn, since the load of the machine changes
+            for times, found in ((loop, bare("bare", cores, 12)), (ours, on_ray("paper", 1, cores, 12))):
+                for name in times:
+                    times[name] += found[name]
+        plain = np.median(loop["seconds"])
+        wall, cpu = (100 * (np.median(ours[name]) / np.median(loop[name]) - 1) for name in loop)
+        show(f"training, the paper's network, cores: {cores}, {rest}",
+             ("Ray Train, one worker", IMAGES / np.median(ours["seconds"])),
+             ("plain torch loop", IMAGES / plain), "images/s")  # fmt: skip
+        waited = 100 * sum(ours["waited"]) / sum(ours["seconds"])
+        print(f"    overhead {wall:.1f} % of the time, {cpu:.1f} % of the CPU time; waited for images {waited:.2f} %")
+    print(f"    start, warming up and end: {found['around']:.0f} s more")
     with start_ray(cpus=2):
         single, double = (IMAGES / np.median(on_ray("paper", workers, 1, 3)["seconds"]) for workers in (1, 2))
     show("training, the paper's network, one core a worker", ("two workers", double), ("one worker", single),
