@@ -9,16 +9,33 @@
 # Signals.  `--signal=B:USR1@t` comes to the batch shell alone, t seconds before the time limit and, where the cluster
 # sets preempt_send_user_signal, also on preemption.  The shell passes it to the step at work, so the daemons of Ray
 # live on while the program stores what it has.  On other clusters preemption sends SIGTERM to every process of the
-# steps and nothing to the shell; what a step then says is taken for a stop just as well.
+# steps and nothing to the shell; what a step then says is taken for a stop just as well.  So is what is left where
+# SLURM itself had to kill the step.
+#
+# Once signals are trapped there is no $(...): where a trapped signal comes while bash 5.2 parses one, the shell ends with
+# a syntax error.  `into` does the same.
 
 HAMSCOPE_HOME=${HAMSCOPE_HOME:-${SLURM_SUBMIT_DIR:-$PWD}}
 FRUITLESS_STARTS=${HAMSCOPE_FRUITLESS_STARTS:-5} # starts in a row that found nothing new stored
 stage='' out='' job='' log='' step='' stopping='' status=0 signals=0 before_exit=true failed_mark=/dev/null
+slurm_state=''
 prefix=()
+shopt -s lastpipe # for `into`
 
 fail() {
   echo "${stage:-hamscope}: $*" >&2
   exit "${FAIL_STATUS:-2}"
+}
+
+into() { # VARIABLE COMMAND...: puts the first line that the command says into the variable
+  local lines=()
+  "${@:2}" | mapfile -t lines
+  printf -v "$1" %s "${lines[0]:-}"
+}
+
+# A moment.  SLURM's signals meet `sleep` too, and bash would write `Terminated` into the log.
+nap() {
+  { sleep 0.2; } 2>/dev/null || true
 }
 
 # --- the site and the container
@@ -45,8 +62,9 @@ enter_container() {
   local path
   prefix=(apptainer exec)
   for path in "$HAMSCOPE_HOME" "$@" ${HAMSCOPE_BIND:-}; do
-    [ -d "$path" ] || path=$(dirname "$path")
-    prefix+=(--bind "$(realpath "$path")")
+    [ -d "$path" ] || into path dirname "$path"
+    into path realpath "$path"
+    prefix+=(--bind "$path")
   done
   # The ranks find srun's PMIx by a socket in the folder of the job.
   [ -z "${SLURM_JOB_ID:-}" ] || prefix+=(--bind /tmp)
@@ -54,16 +72,16 @@ enter_container() {
   prefix+=("$HAMSCOPE_CONTAINER")
 }
 
-mpi_version() { # e.g. "Open MPI 4", of `mpiexec --version` on stdin
-  sed -nE 's/.*(Open MPI|OpenRTE|OpenMPI)[^0-9]*([0-9]+)\..*/Open MPI \2/p; s/^ *Version: +([0-9]+)\..*/MPICH \1/p' | head -n 1
+mpi_version() { # [COMMAND...]: e.g. "Open MPI 4", what mpiexec says of itself; nothing where there is none
+  { "$@" mpiexec --version 2>&1 || true; } | sed -nE 's/.*(Open MPI|OpenRTE|OpenMPI)[^0-9]*([0-9]+)\..*/Open MPI \2/p; s/^ *Version: +([0-9]+)\..*/MPICH \1/p'
 }
 
 # An MPI inside the container that differs from srun's outside starts N jobs of one rank, or hangs.
 check_container_mpi() {
   [ -n "${HAMSCOPE_CONTAINER:-}" ] || return 0
   local outside inside
-  outside=$(mpiexec --version 2>&1 | mpi_version || true)
-  inside=$("${prefix[@]}" mpiexec --version 2>&1 | mpi_version || true)
+  into outside mpi_version
+  into inside mpi_version "${prefix[@]}"
   [ -n "$outside" ] || fail "no mpiexec outside the container to compare with; load the MPI module in the site file"
   [ "$outside" = "$inside" ] || fail "the container has ${inside:-no MPI} and this cluster $outside; the major versions" \
     "must agree: build the image on the cluster's MPI, or load the module that fits the image"
@@ -71,19 +89,23 @@ check_container_mpi() {
 
 # --- events, for `hamscope status`
 
-quoted() {
-  local text=${1//\\/\\\\}
-  printf '"%s"' "${text//\"/\\\"}"
+quoted() { # VARIABLE TEXT
+  local text=${2//\\/\\\\}
+  printf -v "$1" '"%s"' "${text//\"/\\\"}"
 }
 
 event() { # EVENT [STATUS]: one line of OUT/jobs.jsonl; a line this short is appended whole
+  local now host file
+  into host hostname # SLURM sets $HOSTNAME to its own name of the node
+  TZ=UTC printf -v now '%(%Y-%m-%dT%H:%M:%SZ)T' -1
+  quoted host "$host"
+  quoted file "$log"
   printf '{"time": "%s", "stage": "%s", "job": "%s", "event": "%s", "status": %s, "host": %s, "log": %s}\n' \
-    "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$stage" "$job" "$1" "${2:-null}" "$(quoted "$(hostname)")" "$(quoted "$log")" \
-    >>"$out/jobs.jsonl"
+    "$now" "$stage" "$job" "$1" "${2:-null}" "$host" "$file" >>"$out/jobs.jsonl"
 }
 
 last_event() {
-  [ ! -e "$out/jobs.jsonl" ] || grep -F "\"stage\": \"$stage\", \"job\": \"$job\"," "$out/jobs.jsonl" | tail -n 1
+  { grep -sF "\"stage\": \"$stage\", \"job\": \"$job\"," "$out/jobs.jsonl" || true; } | tail -n 1
 }
 
 # --- a job from its start to its end
@@ -104,7 +126,9 @@ begin() { # STAGE OUT [INPUTS]
   failed_mark=$out/logs/$stage.$job.failed
   rm -f "$failed_mark"
   # Where SLURM itself took the job off its nodes, the shell had no time to say so.
-  if [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ] && [[ $(last_event) != *'"requeued"'* ]]; then event requeued; fi
+  local last
+  into last last_event
+  if [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ] && [[ $last != *'"requeued"'* ]]; then event requeued; fi
   event started
   trap 'ended $?' EXIT
   count_fruitless
@@ -119,7 +143,7 @@ stored() {
 
 count_fruitless() {
   local mark=$out/logs/$stage.$job.stored now seen='' count=0
-  now=$(stored)
+  into now stored
   if [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ] && [ -e "$mark" ]; then
     read -r count seen <"$mark"
     if [ "$seen" = "$now" ]; then count=$((count + 1)); else count=0; fi
@@ -136,14 +160,16 @@ hear() {
 }
 
 # Round every command of a step.  A program that a signal meets in its first or last moments ends as it can: that is a
-# stop too (75).  One that fails unasked leaves its status in a file, since srun then ends the other ranks and returns
-# the largest status of all.
+# stop too (75).  SLURM signals one process after the other, and the program may come first, hence the moment of waiting.
+# One that fails unasked leaves its status in a file, since srun then ends the other ranks and returns the largest status
+# of all.
 # shellcheck disable=SC2016
 ROUND='
   mark=$1 stop=; shift
   trap "stop=1" TERM USR1
   "$@" & pid=$!
   while :; do seen=$stop; wait $pid; status=$?; [ "$seen" = "$stop" ] && break; done
+  case $status in 0|75) ;; *) { sleep 0.3; } 2>/dev/null ;; esac
   case $status:$stop in
     0:*|2:1|3:1|75:*) ;;
     *:1) status=75 ;;
@@ -167,15 +193,31 @@ run_step() { # SRUN_OPTIONS -- COMMAND
   done
   step=''
   if [ -s "$failed_mark" ]; then
-    status=$(<"$failed_mark")
-  elif [ -n "$stopping" ] && [ "$status" -ne 0 ] && [ "$status" -ne 2 ] && [ "$status" -ne 3 ]; then
-    status=75
+    read -r status <"$failed_mark"
+    if [ "$status" -gt 128 ] && slurm_ends_it; then status=75; fi
+  else
+    case $status:$stopping in
+      2:*|3:*|75:*) ;;
+      0:*|*:) if slurm_ends_it; then status=75; fi ;; # srun may say 0 of a step that SLURM had to kill
+      *) status=75 ;;
+    esac
   fi
+}
+
+ask_slurm() {
+  into slurm_state squeue --noheader --format=%T --job "$job" 2>/dev/null || slurm_state=''
 }
 
 # Whether this job still runs for SLURM.  After scancel, or where SLURM requeues it itself, it is COMPLETING.
 still_runs() {
-  [ "$(squeue --noheader --format=%T --job "$job" 2>/dev/null)" = RUNNING ]
+  ask_slurm
+  [ "$slurm_state" = RUNNING ]
+}
+
+# Whether SLURM is ending this job: scancel, the time limit, a node that is down.  No, where SLURM does not answer.
+slurm_ends_it() {
+  ask_slurm
+  case $slurm_state in ''|RUNNING|SIGNALING|RESIZING) false ;; esac
 }
 
 finish() { # STATUS: the end of a job script

@@ -6,11 +6,12 @@
 #
 # A signal that ends a process of SLURM's ends all: srun -> ray.sh node -> ray start --block -> daemons, each told by
 # the kernel of its parent's death.  `ray stop` would hit every Ray of the user, and `ray symmetric-run` hides failures.
-# shellcheck disable=SC2154,SC2034 # the variables of common.sh
+# shellcheck disable=SC2154,SC2153,SC2034 # the variables of common.sh
 
 ray_folder() {
   local mine
-  mine=/tmp/$(id -un)
+  into mine id -un
+  mine=/tmp/$mine
   (umask 077; mkdir -p "$mine")
   if [ ! -O "$mine" ] || [ -L "$mine" ]; then
     echo "$mine: belongs to somebody else; ask its owner to remove it" >&2
@@ -22,17 +23,18 @@ ray_folder() {
 # The address of this host in the network; some hosts files give a host's own name a loopback address.
 own_ip() {
   local ip
-  ip=$(getent ahostsv4 "$(hostname)" | awk '{print $1; exit}')
-  [[ $ip != 127.* ]] || ip=$(hostname -I | awk '{print $1}')
-  echo "$ip"
+  into ip hostname
+  into ip getent ahostsv4 "$ip"
+  [[ $ip != 127.* ]] || into ip hostname -I
+  echo "${ip%% *}"
 }
 
 # --- in the job script
 
 start_ray_cluster() {
-  local port=$((20000 + SLURM_JOB_ID % 4000 * 3)) folder user_host
+  local port=$((20000 + SLURM_JOB_ID % 4000 * 3)) folder user host nodes=$SLURM_JOB_NUM_NODES
   RAY_LOG=$out/logs/ray.$job.out
-  folder=$(ray_folder)
+  into folder ray_folder
   rm -rf "$folder"
   (umask 077; mkdir "$folder"; head -c 32 /dev/urandom | od -An -v -tx1 | tr -d ' \n' >"$folder/token")
   export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$folder/token
@@ -40,7 +42,7 @@ start_ray_cluster() {
     # Nothing listens on the network: Ray takes loopback where it is told that this is no machine of a cluster.
     export HAMSCOPE_RAY_IP=127.0.0.1 RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0
   else
-    HAMSCOPE_RAY_IP=${HAMSCOPE_RAY_IP:-$(own_ip)}
+    [ -n "${HAMSCOPE_RAY_IP:-}" ] || into HAMSCOPE_RAY_IP own_ip
   fi
   export HAMSCOPE_RAY_IP HAMSCOPE_RAY_PORT=$port RAY_ADDRESS=$HAMSCOPE_RAY_IP:$port
   # The token goes to the nodes by stdin: no command line and no environment shows it.
@@ -49,35 +51,47 @@ start_ray_cluster() {
   ray_step=$!
   before_exit=end_ray
   wait_for_ray
-  user_host=$(id -un)@$(hostname -f 2>/dev/null || hostname)
-  echo "$stage: Ray on $SLURM_JOB_NUM_NODES nodes; its dashboard: ssh -N -L 8265:127.0.0.1:$((port + 1)) $user_host," \
+  [ -z "$stopping" ] || return 0
+  into user id -un
+  into host hostname -f 2>/dev/null || into host hostname
+  if [ "$nodes" = 1 ]; then nodes='1 node'; else nodes="$nodes nodes"; fi
+  echo "$stage: Ray on $nodes; its dashboard: ssh -N -L 8265:127.0.0.1:$((port + 1)) $user@$host," \
     "then http://127.0.0.1:8265 with the token in $folder/token of that host"
 }
 
 wait_for_ray() {
-  local left=$((${HAMSCOPE_RAY_WAIT:-180} * 5))
-  until [ "$(grep -cs '^ray node .* is ready$' "$RAY_LOG")" = "$SLURM_JOB_NUM_NODES" ]; do
+  local left=$((${HAMSCOPE_RAY_WAIT:-180} * 5)) ready
+  while :; do
+    into ready nodes_ready
+    [ "$ready" -lt "$SLURM_JOB_NUM_NODES" ] || break
     # A stop that comes now is left to run_step.
     [ -z "$stopping" ] || return 0
-    kill -0 "$ray_step" 2>/dev/null || FAIL_STATUS=1 fail "Ray did not start; the last lines of $RAY_LOG:
-$(tail -n 5 "$RAY_LOG")"
+    if ! kill -0 "$ray_step" 2>/dev/null; then
+      tail -n 5 "$RAY_LOG" >&2
+      FAIL_STATUS=1 fail "Ray did not start; these are the last lines of $RAY_LOG"
+    fi
     left=$((left - 1))
     [ "$left" -gt 0 ] || FAIL_STATUS=1 fail "not all nodes of Ray were there in time; see $RAY_LOG"
-    sleep 0.2 || true
+    nap
   done
 }
 
+nodes_ready() {
+  grep -cs '^ray node .* is ready$' "$RAY_LOG" || echo 0
+}
+
 end_ray() {
-  local left=75
+  local left=75 folder
   [ -n "${ray_step:-}" ] || return 0
   kill -USR2 "$ray_step" 2>/dev/null || true
   while kill -0 "$ray_step" 2>/dev/null && [ "$left" -gt 0 ]; do
     left=$((left - 1))
-    sleep 0.2 || true
+    nap
   done
   kill -KILL "$ray_step" 2>/dev/null || true
   ray_step=''
-  rm -rf "$(ray_folder)"
+  into folder ray_folder
+  rm -rf "$folder"
 }
 
 # --- on every node
@@ -88,7 +102,7 @@ ray_node() {
   trap 'end=1' USR2
   trap 'end=1' TERM
   trap '' USR1
-  folder=$(ray_folder)
+  into folder ray_folder
   umask 077
   mkdir -p "$folder"
   # The head's script made it there; written aside first, so that nobody reads half of it.
@@ -96,7 +110,7 @@ ray_node() {
   own=$folder/n$SLURM_NODEID
   mkdir "$own"
   ip=$HAMSCOPE_RAY_IP
-  [[ $ip == 127.* ]] || [ "$SLURM_NODEID" = 0 ] || ip=$(own_ip)
+  [[ $ip == 127.* ]] || [ "$SLURM_NODEID" = 0 ] || into ip own_ip
   if [ "$SLURM_NODEID" = 0 ]; then
     options=(--head --port="$HAMSCOPE_RAY_PORT"
       --dashboard-host=127.0.0.1 --dashboard-port=$((HAMSCOPE_RAY_PORT + 1))
@@ -111,19 +125,24 @@ ray_node() {
   ray=$!
   until [ -n "$end" ] || grep -qs 'Ray runtime started' "$own/start.log"; do
     kill -0 "$ray" 2>/dev/null || { cat "$own/start.log"; exit 1; }
-    sleep 0.2 || true
+    nap
   done
   echo "ray node $SLURM_NODEID is ready"
   while [ -z "$end" ] && kill -0 "$ray" 2>/dev/null; do wait "$ray" || true; done
   [ -n "$end" ] || { tail -n 20 "$own/start.log"; exit 1; }
   kill -TERM "$ray" 2>/dev/null || true
-  for _ in $(seq 50); do kill -0 "$ray" 2>/dev/null || break; sleep 0.2 || true; done
+  for _ in {1..50}; do
+    kill -0 "$ray" 2>/dev/null || break
+    nap
+  done
   kill -KILL "$ray" 2>/dev/null || true
   rm -rf "$own"
 }
 
 if [ "${BASH_SOURCE[0]}" = "$0" ]; then
   set -euo pipefail
+  # shellcheck source=slurm/common.sh
+  source "${BASH_SOURCE[0]%/*}/common.sh"
   [ "${1:-}" = node ] || { echo "ray.sh: is run by the job scripts" >&2; exit 2; }
   ray_node
 fi

@@ -4,12 +4,14 @@ import json
 import os
 import signal
 import time
+from types import SimpleNamespace
 
 import pytest
 from engines import ROOT, hamscope
 from killing import Job, until
 
 from hamscope.errors import UserError
+from hamscope_hpc.progress import Progress, counted, speed
 from hamscope_hpc.status import last_lines, lines, read_status
 
 TINY = ROOT / "configs" / "tiny.toml"
@@ -20,18 +22,25 @@ def told(folder) -> dict[str, tuple[str, str]]:
     return {one.stage: (one.state, "; ".join(one.details)) for one in read_status(folder)[0]}
 
 
+def made_older(folder, seconds: float) -> None:
+    """Let the files of a folder be as old as that."""
+    for path in folder.iterdir():
+        os.utime(path, (time.time() - seconds,) * 2)
+
+
 def events(folder, *rows) -> None:
-    """jobs.jsonl as the job scripts write it: (job, stage, event, status) a line, then half a line."""
-    names = ("job", "stage", "event", "status")
+    """jobs.jsonl as the job scripts write it: (job, stage, event, status[, time]) a line, then half a line."""
+    names = ("job", "stage", "event", "status", "time")
     text = "".join(json.dumps(dict(zip(names, row)) | {"log": f"{folder}/{row[0]}.out"}) + "\n" for row in rows)
     (folder / "jobs.jsonl").write_text(text + '{"job": "9')
 
 
 def test_a_simulation_is_followed_stopped_and_done(tmp_path):
-    """A real run, seen while it computes, after SIGUSR1 and after its end.
+    """A real run, seen while it computes, after SIGUSR1, gone on with, after SIGKILL and after its end.
 
-    Seen to fail where the simulation does not write its progress (no share is told), and where an unfinished output
-    counts as done because a results file lies beside it.
+    Seen to fail where the simulation does not write its progress (no share is told), where an unfinished output
+    counts as done because a results file lies beside it, and where the stop is not written (it was "running" for
+    two minutes more).
     """
     (tmp_path / "run.json").write_text('{"name": "tiny"}')
     config = tmp_path / "c.toml"
@@ -44,8 +53,16 @@ def test_a_simulation_is_followed_stopped_and_done(tmp_path):
     assert told(tmp_path)["train"] == ("waiting", "") and told(tmp_path)["report"] == ("waiting", "")
     os.kill(job.process.pid, signal.SIGUSR1)
     assert job.wait()[0] == 75
-    for path in work.iterdir():
-        os.utime(path, (time.time() - 300, time.time() - 300))
+    state, details = told(tmp_path)["simulate"]
+    assert state == "unfinished" and " s ago (SIGUSR1)" in details and "stopped" in details and "left" not in details
+    made_older(work, 300)
+    state, details = told(tmp_path)["simulate"]
+    assert state == "unfinished" and "stopped 5 min" in details
+    job = Job(1, "simulate", str(config), "--out", str(tmp_path / "slices.h5"))
+    until(lambda: "stopped" not in (work / "progress.json").read_text(), job)
+    assert told(tmp_path)["simulate"][0] == "running"
+    job.kill()
+    made_older(work, 300)
     state, details = told(tmp_path)["simulate"]
     assert state == "unfinished" and "no word for 5 min" in details
     assert hamscope("simulate", str(TINY), "--out", str(tmp_path / "slices.h5"), "--replace").returncode == 0
@@ -69,6 +86,66 @@ def test_parts_that_are_done_are_not_told(tmp_path):
     os.utime(work / "progress.2-of-3.json", (old, old))
     state, details = told(tmp_path)["simulate"]
     assert state == "unfinished" and "part 1-of-3" in details and "part 2-of-3" in details
+
+
+@pytest.mark.parametrize(("event", "status"), [("requeued", 75), ("ended", 75), ("ended", 1)])
+@pytest.mark.parametrize("output", ["slices.h5.work", "bundle.train", "results.h5.parts"])
+def test_what_a_job_has_left_does_not_run(tmp_path, output, event, status):
+    """Its event comes seconds after its last word; of two parts of an array one may still run, or a start by hand.
+
+    Seen to fail where the events are not looked at, where one job that has ended is enough, and where the work folder
+    of a new start counts as left.
+    """
+    stage = {"slices.h5.work": "simulate", "bundle.train": "train", "results.h5.parts": "classify"}[output]
+    work = tmp_path / output
+    work.mkdir()
+    (work / "progress.json").write_text("{}")
+    made_older(work, 9)
+
+    def at(ago):
+        return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - ago))
+
+    events(tmp_path, ("7", stage, "submitted", None, at(99)), ("7", stage, "started", None, at(90)))
+    assert told(tmp_path)[stage] == ("running", "")
+    left = [("7", stage, "started", None, at(90)), ("7", stage, event, status, at(8))]
+    events(tmp_path, *left)
+    assert told(tmp_path)[stage] == ("unfinished", "no word for 9 s")
+    events(tmp_path, *left, ("8", stage, "started", None, at(90)))
+    assert told(tmp_path)[stage][0] == "running"
+    events(tmp_path, *left)
+    made_older(work, 1)
+    assert told(tmp_path)[stage][0] == "running"
+
+
+def test_a_job_that_has_nothing_to_tell_yet_is_told(tmp_path):
+    """A training starts with half a minute of Ray; seen to fail where it was "waiting" and nothing else."""
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - 90))
+    events(tmp_path, ("7", "train", "started", None, now), ("8", "classify", "submitted", None, now))
+    state, details = told(tmp_path)["train"]
+    assert state == "waiting" and details.startswith("job 7 started 1 min 3")
+    assert told(tmp_path)["classify"] == ("waiting", "")
+
+
+def test_one_is_not_many_and_no_rate_is_told_before_there_is_one(tmp_path):
+    """Seen to fail with a plain "ranks", with the rate 0.0, with 0.0 for forty lattices an hour, and where a start
+    leaves the word of an earlier one until its first bite of work is done.
+    """
+    assert [counted(n, "class", "classes") for n in (0, 1, 1024)] == ["0 classes", "1 class", "1,024 classes"]
+    assert speed(0, 3.0, "lattices") == ""
+    assert [speed(*now, "lattices") for now in ((1, 90.0), (1, 5.0), (246, 2.0), (52000, 10.0), (1, 36000.0))] == [
+        "40.0 lattices/h", "0.2 lattices/s", "123 lattices/s", "5,200 lattices/s", "0.1 lattices/h",
+    ]  # fmt: skip
+    config = tmp_path / "c.toml"
+    config.write_text(
+        'name = "one"\n[simulate]\nseed = 1\nimage_size = 32\nP-2D = {probability = [0.57, 0.61], lattices = 1}\n'
+    )
+    said = hamscope("simulate", str(config), "--out", str(tmp_path / "slices.h5")).stderr
+    assert "simulate: 1 lattice of 1 class on 1 rank, up to one lattice or batch" in said and " 1 image in " in said
+    assert "done" in told(tmp_path)["simulate"] and told(tmp_path)["simulate"][1].startswith("1 image;")
+    work = tmp_path / "next" / "slices.h5.work"
+    work.mkdir(parents=True)
+    Progress(SimpleNamespace(rank=0), 374, 10.0, work / "progress.json").before(0, 0.0)
+    assert told(work.parent)["simulate"] == ("running", "0/374 lattices, 0 %")
 
 
 def test_a_training_tells_epochs_rate_and_time_left(tmp_path):
@@ -101,7 +178,10 @@ def test_jobs_by_their_last_event_and_the_end_of_the_log_of_what_failed(tmp_path
         ("5", "ended", 75, 0, False),
     ]  # fmt: skip
     text = lines(stages, jobs)
-    assert any("start 2; in the queue: RUNNING on n1" in line for line in text)
+    assert [line.split(None, 2)[2] for line in text if line[:1] in "5678" and line[1:2] == " "] == [
+        "started, start 2; in the queue: RUNNING on n1", "done but for quarantined frames", "failed with status 1",
+        "stopped; submitted again, it goes on",
+    ]  # fmt: skip
     assert text[-1] == "  the disk is full" and text[-8] == "  line 93" and text[-9].startswith("job 8, train, failed")
     assert not any("line 92" in line for line in text)
 

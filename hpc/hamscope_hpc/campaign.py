@@ -20,7 +20,7 @@ from hamscope_hpc.campaign_cluster import Site, start_cluster
 from hamscope_hpc.campaign_item import STOP, compute_item
 from hamscope_hpc.claim import claim, item_lock, job_lock, remove_dead_item_locks
 from hamscope_hpc.lock import JobLock
-from hamscope_hpc.progress import PROGRESS, Progress
+from hamscope_hpc.progress import PROGRESS, Progress, counted, mark_stopped
 from hamscope_hpc.simulate import all_items, finish, finished
 from hamscope_hpc.stop import Stop
 from hamscope_hpc.work import Work, stem
@@ -64,7 +64,7 @@ def campaign(
                 return work.remove()
             left = [item for item in items if not (work.manifest(item) or {}).get("done")]
             goes_on = f", going on from {work.folder}" if resumed else ""
-            print(f"campaign: {len(items)} work items, {len(left)} to compute{goes_on}", file=sys.stderr)
+            print(f"campaign: {counted(len(items), 'work item')}, {len(left)} to compute{goes_on}", file=sys.stderr)
             if left:
                 jobs = min(jobs, len(left))
                 with start_cluster(site, jobs, work.folder) as client:
@@ -117,8 +117,9 @@ class Campaign:
                     f"campaign: {', '.join(self.given_up)} killed every worker that computed it; is the memory of a "
                     f"job too small?  All else is kept in {self.work.folder}, the same command tries again"
                 )
-        except (Stopped, Failed):
+        except (Stopped, Failed) as error:
             self._end_workers()
+            mark_stopped(self.work.folder / PROGRESS, self.stop.reason.text if self.stop.reason else str(error))
             raise
         finally:
             self.progress.show(end=True)
@@ -170,5 +171,6 @@ class Campaign:
 
 
 def _say_where(client, site: Site | None, jobs: int) -> None:
-    where = f"up to {jobs} SLURM jobs" if site else f"{jobs} processes of this machine, as there is no --site"
+    here = f"{counted(jobs, 'process', 'processes')} of this machine, as there is no --site"
+    where = f"up to {counted(jobs, 'SLURM job')}" if site else here
     print(f"campaign: {where}\ndashboard: {client.dashboard_link}", file=sys.stderr, flush=True)

@@ -54,7 +54,7 @@ from hamscope_hpc.classify_actor import (
 )
 from hamscope_hpc.classify_metrics import Progress, say
 from hamscope_hpc.cluster import start_ray
-from hamscope_hpc.progress import PROGRESS, duration
+from hamscope_hpc.progress import PROGRESS, counted, duration, mark_stopped
 
 MAX_BLOCKS = 4096  # tasks of one run; with more bands than this a task does several
 ACTOR_ENVIRONMENT = {"MALLOC_ARENA_MAX": "1"}  # else every thread of an actor keeps freed memory of its own
@@ -133,10 +133,11 @@ def classify(
         _write(out, refs, keys, bad, loaded, attributes, folder)
     except KeyboardInterrupt:
         forget_tries(folder)
+        mark_stopped(folder / PROGRESS, "a signal")
         raise Stopped(f"classify: stopped; what is done is kept in {folder}, the same command goes on") from None
     if not bad:
         shutil.rmtree(folder)
-    say(f"{out}: {len(refs) - sum(key in bad for key in keys)} frames")
+    say(f"{out}: {counted(len(refs) - sum(key in bad for key in keys), 'frame')}")
     return out
 
 
@@ -179,7 +180,7 @@ def _make_parts(
         _merge_bands(key, jobs[key], folder)
         del todo[key]
     known = f", {len(bad)} quarantined" if bad else ""
-    say(f"{len(refs)} frames, {len(refs) - len(bad) - len(todo)} of them done already{known}")
+    say(f"{counted(len(refs), 'frame')}, {len(refs) - len(bad) - len(todo)} of them done already{known}")
     if todo:
         rows = [job for left in todo.values() for job in left]
         done = len(refs) - len(bad) - len(todo)
@@ -230,9 +231,10 @@ def _announce(todo: dict, rows: list[dict], bundle: Bundle, options: Classify, p
     """Say how much there is to do and how long it may take."""
     windows = sum(row["windows"] for row in rows)
     rate = _rehearse(bundle, options, (rows[0]["height"], rows[0]["width"]))
+    actors = counted(pool.actors, "actor")
     say(
-        f"{len(todo)} frames to do, {windows:,} windows of {bundle.window} x {bundle.window} pixels at stride "
-        f"{options.stride}: about {duration(max(1.0, windows / rate / pool.actors))} on {pool.actors} actors "
+        f"{counted(len(todo), 'frame')} to do, {counted(windows, 'window')} of {bundle.window} x {bundle.window} "
+        f"pixels at stride {options.stride}: about {duration(max(1.0, windows / rate / pool.actors))} on {actors} "
         f"({rate:.0f} windows/s each, timed on one {'core; GPUs are faster' if pool.gpu_share else 'core'})"
     )
 

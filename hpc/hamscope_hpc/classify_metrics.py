@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ray.util.metrics import Counter, Gauge
 
-from hamscope_hpc.progress import WRITE_EVERY, duration, write_progress
+from hamscope_hpc.progress import WRITE_EVERY, counted, duration, speed, write_progress
 
 STAGE_SECONDS = "hamscope_classify_stage_seconds"
 _WINDOWS = "hamscope_classify_windows"
@@ -94,19 +94,24 @@ class Progress:
         bad = f" ({self.quarantined} quarantined)" if self.quarantined else ""
         finished = self.frames_done + self.quarantined
         left = (self.windows - self.windows_done) / rate if rate else None
-        done = f"{self.frames_done}/{self.frames} frames{bad}"
-        write_progress(self.path, done, finished / self.frames, f"{rate:.0f} windows/s", left)
+        done = f"{self.frames_done}/{counted(self.frames, 'frame')}{bad}"
+        words = speed(self.windows_done, self.written - self.begin, "windows")
+        write_progress(self.path, done, finished / self.frames, words, left)
 
     def show(self, end: bool = False) -> None:
         """Print one line."""
         self.shown = time.monotonic()
-        rate = self.windows_done / max(self.shown - self.begin, 1e-9)
-        left = "" if end or not rate else f", {duration((self.windows - self.windows_done) / rate)} left"
-        bad = f", {self.quarantined} quarantined" if self.quarantined else ""
-        line = (
-            f"{self.frames_done}/{self.frames} frames{bad}, {self.windows_done:,}/{self.windows:,} windows, "
-            f"{rate:.0f} windows/s, {duration(self.shown - self.begin)}{left}"
-        )
+        spent = self.shown - self.begin
+        rate = self.windows_done / max(spent, 1e-9)
+        words = [
+            f"{self.frames_done}/{counted(self.frames, 'frame')}",
+            f"{self.quarantined} quarantined" if self.quarantined else "",
+            f"{self.windows_done:,}/{counted(self.windows, 'window')}",
+            speed(self.windows_done, spent, "windows"),
+            duration(spent),
+            "" if end or not rate else f"{duration((self.windows - self.windows_done) / rate)} left",
+        ]
+        line = ", ".join(filter(None, words))
         if sys.stderr.isatty():
             print(f"\r\033[Kclassify: {line}", end="\n" if end else "", file=sys.stderr, flush=True)
         else:

@@ -40,6 +40,8 @@ class Progress:
     def before(self, lattices: int, cost: float) -> None:
         """Say that so much was finished before this job began; the rate and the time left do not count it."""
         self.lattices_before, self.cost_before = lattices, cost
+        if self.comm.rank == 0:
+            self._write()  # so that an earlier start's word, which may say that it was stopped, does not stay
 
     def done(self, lattices: int, cost: float) -> None:
         """Say that so many lattices and so much of the cost were finished here."""
@@ -52,10 +54,8 @@ class Progress:
             self._count(*self.comm.recv(tag=_TAG))
         if time.monotonic() - self.shown > (0.5 if self.terminal else 60.0):
             self.show()
-        if self.path and time.monotonic() - self.written > WRITE_EVERY:
-            self.written = time.monotonic()
-            done, share, rate, left = self._now()
-            write_progress(self.path, done, share, rate, left)
+        if time.monotonic() - self.written > WRITE_EVERY:
+            self._write()
 
     def wait(self, stop: "Stop") -> None:
         """Return when every rank has finished its work or stopped; rank 0 shows how far the others are."""
@@ -73,8 +73,9 @@ class Progress:
         """Print lattices done, rate and time left on stderr."""
         done, share, rate, seconds = self._now()
         self.shown = time.monotonic()
-        left = "" if end or seconds is None else f", {duration(seconds)} left"
-        line = f"simulate: {done}, {100 * share:.0f} %, {rate}, {duration(self.shown - self.begin)}{left}"
+        left = "" if end or seconds is None else f"{duration(seconds)} left"
+        words = [done, f"{100 * share:.0f} %", rate, duration(self.shown - self.begin), left]
+        line = f"simulate: {', '.join(filter(None, words))}"
         if self.terminal:
             print(f"\r\033[K{line}", end="\n" if end else "", file=sys.stderr, flush=True)
         else:
@@ -86,8 +87,13 @@ class Progress:
         here = min(self.cost_done / max(self.cost - self.cost_before, 1e-9), 1.0)
         left = None if here < 0.002 else elapsed * (1 / here - 1)
         share = min((self.cost_before + self.cost_done) / self.cost, 1.0) if self.cost else 1.0
-        done = f"{self.lattices_before + self.lattices_done}/{self.lattices} lattices"
-        return done, share, f"{self.lattices_done / max(elapsed, 1e-9):.1f} lattices/s", left
+        done = f"{self.lattices_before + self.lattices_done:,}/{counted(self.lattices, 'lattice')}"
+        return done, share, speed(self.lattices_done, elapsed, "lattices"), left
+
+    def _write(self) -> None:
+        if self.path:
+            self.written = time.monotonic()
+            write_progress(self.path, *self._now())
 
     def _count(self, lattices: int, cost: float) -> None:
         self.lattices_done += lattices
@@ -98,6 +104,31 @@ def write_progress(path: Path, done: str, share: float, rate: str, left: float |
     """Leave word of how far a stage is for `hamscope status`; a full or vanished disk is reported by what matters."""
     with contextlib.suppress(OSError, UserError), whole_file(path) as temporary:
         temporary.write_text(json.dumps({"done": done, "share": share, "rate": rate, "left": left}) + "\n")
+
+
+def mark_stopped(path: Path, why: str) -> None:
+    """Add to what `path` says of a stage that it was stopped, and why: then nobody takes it for running."""
+    try:
+        known = json.loads(path.read_text())
+    except (OSError, ValueError):
+        known = {}
+    with contextlib.suppress(OSError, UserError), whole_file(path) as temporary:
+        temporary.write_text(json.dumps(known | {"stopped": why}) + "\n")
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """A number and its noun: 1 rank, 4 ranks, 1,024 ranks."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def speed(done: int, seconds: float, what: str) -> str:
+    """A rate as a person reads it: 12.3 lattices/s, 40 lattices/h, 5,200 windows/s; "" before anything is done."""
+    if not done:
+        return ""
+    rate, unit = done / max(seconds, 1e-9), "s"
+    if rate < 0.1:
+        rate, unit = 3600 * rate, "h"
+    return f"{rate:,.{0 if rate >= 100 else 1}f} {what}/{unit}"
 
 
 def duration(seconds: float) -> str:

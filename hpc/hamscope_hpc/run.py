@@ -15,6 +15,7 @@ from pathlib import Path
 from hamscope import provenance
 from hamscope.config import Config, Film, load_config
 from hamscope.errors import Failed, Quarantined, Stopped, UserError
+from hamscope_hpc.progress import counted
 
 _MARK = "run.json"
 _NAMED = 20  # quarantined frames that get a closing line
@@ -131,7 +132,7 @@ def make_films(config: Config, out: str | Path, names: Sequence[str] = ()) -> li
             print(f"film: {path} is of this config, nothing to do", file=sys.stderr)
         else:
             path = write_film(film, out)
-            print(f"film: {path}, {film.frames} frames of {film.model}", file=sys.stderr)
+            print(f"film: {path}, {counted(film.frames, 'frame')} of {film.model}", file=sys.stderr)
         paths.append(path)
     return paths
 
@@ -171,6 +172,6 @@ def refuse_quarantined(results: Path) -> None:
     count = len(read.quarantined)
     if count:
         raise Quarantined(
-            f"{count} of {count + len(read.source)} frames quarantined, named above and in {results}; the others are "
-            "whole. Mend or leave out what is damaged, or try again with --replace"
+            f"{count} of {counted(count + len(read.source), 'frame')} quarantined, named above and in {results}; the "
+            "others are whole. Mend or leave out what is damaged, or try again with --replace"
         )

@@ -30,7 +30,7 @@ from hamscope.sim.vectors import kernel_form
 from hamscope_hpc import writer
 from hamscope_hpc.claim import Part, claim, job_lock
 from hamscope_hpc.lock import JobLock
-from hamscope_hpc.progress import Progress, duration
+from hamscope_hpc.progress import Progress, counted, duration, mark_stopped
 from hamscope_hpc.slabs import MpiSlab
 from hamscope_hpc.stop import Reason, Stop
 from hamscope_hpc.work import LOCK, Rows, Work, difference, section, why
@@ -203,8 +203,10 @@ def _compute_all(
     if comm.rank == 0:
         goes_on = f", going on from {work.folder}" if resumed else ""
         most = max((phase.groups for phase in phases), default=0)
-        at_once = f", up to {most} lattices or batches of {samples.BATCH} at a time" if left else ", all computed"
-        print(f"simulate: {n_lattices} lattices of {len(config.simulate.classes)} classes on {comm.size} ranks{at_once}"
+        each = f"{most} lattices or batches" if most > 1 else "one lattice or batch"
+        at_once = f", up to {each} of {samples.BATCH} at a time" if left else ", all computed"
+        print(f"simulate: {counted(n_lattices, 'lattice')} of "
+              f"{counted(len(config.simulate.classes), 'class', 'classes')} on {counted(comm.size, 'rank')}{at_once}"
               f"{goes_on}", file=sys.stderr)  # fmt: skip
     seconds = Counter()
     mine = [(item, group_of[phase.groups]) for phase in phases
@@ -228,6 +230,8 @@ def _compute_all(
     total = sum(comm.allgather(seconds), Counter())
     if comm.rank == 0:
         _say_shares(total)
+        if reason:
+            mark_stopped(said, reason.text)
     if reason is None:
         return total
     if reason.failed:
@@ -403,7 +407,7 @@ def _say_written(out: Path, written: writer.Written, seconds: float, total: floa
     print(
         f"simulate: wrote {written.bytes * 1e-6:.1f} MB in {duration(seconds)}, {written.bandwidth:.0f} MB/s beside "
         f"{written.plain_bandwidth:.0f} MB/s of a plain sequential write\n"
-        f"simulate: {out} is complete, {written.images} images in {duration(total)}",
+        f"simulate: {out} is complete, {counted(written.images, 'image')} in {duration(total)}",
         file=sys.stderr,
     )
 

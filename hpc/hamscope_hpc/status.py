@@ -5,10 +5,12 @@
     OUT/results.h5.parts/progress.json  classify: as simulate
     OUT/jobs.jsonl                      what the job scripts say of their jobs, an event a line (slurm/common.sh)
 
-An output without its work folder beside it is whole: work folders go when the output has its name.  Where squeue is
-on the path, it is asked for the state of the jobs; it is not needed.
+An output without its work folder beside it is whole: work folders go when the output has its name.  A stage is running
+where its work folder was written to of late, unless its progress says that it was stopped or its jobs have ended since.
+Where squeue is on the path, it is asked for the state of the jobs; it is not needed.
 """
 
+import calendar
 import json
 import shutil
 import subprocess
@@ -17,12 +19,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hamscope.errors import UserError
-from hamscope_hpc.progress import PROGRESS, duration
+from hamscope_hpc.progress import PROGRESS, counted, duration
 
 STAGES = ("simulate", "train", "classify", "report")
 RUN, JOBS = "run.json", "jobs.jsonl"
 SILENT = 120  # seconds without a word after which a stage is not called running
-_FINE = (0, 3, 75)
+_ENDS = {0: "done", 3: "done but for quarantined frames", 75: "stopped; submitted again, it goes on"}  # by status
+_SKEW = 5  # seconds by which the clocks of a job's host and of the file server may differ
 _LAST_LINES = 8
 _TAIL = 2**14  # bytes of a log that are read for its last lines
 LOG = "log.jsonl"  # of a training; train_log.py, which needs Ray, writes it
@@ -38,7 +41,7 @@ class Stage(NamedTuple):
 
 
 class Job(NamedTuple):
-    """One SLURM job by its last event; `queue` is what squeue says of it, "" where that is not known."""
+    """One SLURM job by its last event, at the Unix time `when`; `queue` is what squeue says of it, "" if nothing."""
 
     job: str
     stage: str
@@ -47,11 +50,19 @@ class Job(NamedTuple):
     starts: int
     log: str
     queue: str = ""
+    when: float = 0.0
 
     @property
     def failed(self) -> bool:
         """Whether it ended with a status that is neither whole, nor quarantined frames, nor a resumable stop."""
-        return self.event == "ended" and self.status not in _FINE
+        return self.event == "ended" and self.status not in _ENDS
+
+    @property
+    def words(self) -> str:
+        """The event, and the status where there is one, in words."""
+        if self.event != "ended":
+            return self.event
+        return _ENDS.get(self.status, f"failed with status {self.status}")
 
 
 def read_status(folder: str | Path, queue: dict[str, str] | None = None) -> tuple[list[Stage], list[Job]]:
@@ -71,8 +82,8 @@ def read_status(folder: str | Path, queue: dict[str, str] | None = None) -> tupl
     if not folder.is_dir():
         raise UserError(f"{folder}: is no folder; give the --out of `hamscope run` or of slurm/pipeline.sh")
     now = time.time()
-    found = [*_outputs(folder), *_unfinished(folder, now)]
     jobs = _jobs(folder / JOBS, queue or {})
+    found = [*_outputs(folder), *_unfinished(folder, now, jobs)]
     goes_all_the_way = (folder / RUN).exists()
     if not (found or jobs or goes_all_the_way):
         raise UserError(f"{folder}: holds nothing of hamscope; give the --out of `hamscope run` or slurm/pipeline.sh")
@@ -82,7 +93,7 @@ def read_status(folder: str | Path, queue: dict[str, str] | None = None) -> tupl
     coming = {job.stage for job in jobs} - seen
     if goes_all_the_way:
         coming |= {*STAGES} - seen
-    found += [Stage(stage, "", "waiting") for stage in coming if stage in STAGES]
+    found += [Stage(stage, "", "waiting", _begun(stage, jobs, now)) for stage in coming if stage in STAGES]
     return sorted(found, key=lambda one: (STAGES.index(one.stage), one.output)), jobs
 
 
@@ -110,10 +121,9 @@ def lines(stages: list[Stage], jobs: list[Job]) -> list[str]:
     if jobs:
         text += ["", "jobs"]
     for job in jobs:
-        status = "" if job.status is None else f" with status {job.status}"
         again = f", start {job.starts}" if job.starts > 1 else ""
         queue = f"; in the queue: {job.queue}" if job.queue else ""
-        text.append(f"{job.job:<9} {job.stage:<14} {job.event}{status}{again}{queue}")
+        text.append(f"{job.job:<9} {job.stage:<14} {job.words}{again}{queue}")
     for job in jobs:
         if job.failed:
             text += ["", f"job {job.job}, {job.stage}, failed with status {job.status}; the last lines of {job.log}:"]
@@ -147,7 +157,7 @@ def _outputs(folder: Path) -> list[Stage]:
         except (OSError, KeyError):
             continue
         if schema in stages and whole:
-            words = f"{count:,} {'images' if stages[schema] == 'simulate' else 'frames'}"
+            words = counted(count, "image" if stages[schema] == "simulate" else "frame")
             words += f", {bad} quarantined" if bad else ""
             found.append(Stage(stages[schema], path.name, "done", (words, _written(path))))
     for path in sorted(folder.glob("*/bundle.json")):
@@ -157,7 +167,7 @@ def _outputs(folder: Path) -> list[Stage]:
     return found
 
 
-def _unfinished(folder: Path, now: float) -> list[Stage]:
+def _unfinished(folder: Path, now: float, jobs: list[Job]) -> list[Stage]:
     """What has a work folder, with progress and last checkpoint."""
     found = []
     for stage, ending, stored in (
@@ -172,41 +182,76 @@ def _unfinished(folder: Path, now: float) -> list[Stage]:
             if stage == "classify" and (folder / output).exists():
                 continue  # kept for the frames that are quarantined
             written = {path: path.stat().st_mtime for path in work.iterdir() if path.is_file()}
-            running = now - max(written.values(), default=0) < SILENT
+            last = max(written.values(), default=0)
             words = sorted(path for path in written if path.match("progress*.json"))
             words = [path for path in words if now - written[path] < SILENT] or words  # not of parts that are done
+            stops = {path: _read(path).get("stopped") for path in words}
+            stopped = all(stops.values()) and max(words, key=written.get, default=None)
+            running = now - last < SILENT and not stopped and last > _all_ended(stage, jobs) + _SKEW
+            if not stopped:
+                words = [path for path in words if not stops[path]]
             details = _training(work) if stage == "train" else [_words(path) for path in words]
             saved = [when for path, when in written.items() if path.match(stored)]
             if saved:
-                details.append(f"last checkpoint {duration(max(0, now - max(saved)))} ago")
-            if written and not running:
-                details.append(f"no word for {duration(now - max(written.values()))}")
+                details.append(f"last checkpoint {_ago(now, max(saved))}")
+            if stopped:
+                details.append(f"stopped {_ago(now, written[stopped])} ({stops[stopped]})")
+            elif written and not running:
+                details.append(f"no word for {duration(max(0, now - last))}")
+            if not running:
+                details += _begun(stage, jobs, now)
             found.append(Stage(stage, output, "running" if running else "unfinished", tuple(filter(None, details))))
     return found
+
+
+def _begun(stage: str, jobs: list[Job], now: float) -> tuple[str, ...]:
+    """Which jobs of a stage have started, and when: until Ray is there, a job has nothing else to tell."""
+    return tuple(
+        f"job {job.job} started {_ago(now, job.when)}"
+        for job in jobs
+        if (job.stage, job.event) == (stage, "started") and job.when
+    )
+
+
+def _ago(now: float, when: float) -> str:
+    return f"{duration(max(0, now - when))} ago"
+
+
+def _all_ended(stage: str, jobs: list[Job]) -> float:
+    """When the last job of a stage ended or was requeued; 0 where one may still run, or there is none."""
+    own = [job for job in jobs if job.stage == stage and job.event != "submitted"]
+    return 0 if any(job.event == "started" for job in own) else max((job.when for job in own), default=0)
 
 
 def _words(path: Path) -> str:
     """What a progress file says, in words; that of part K of N is called progress.K-of-N.json."""
     progress, part = _read(path), path.name.removeprefix("progress").removesuffix("json").strip(".")
-    if not progress:
+    if "done" not in progress:
         return ""
-    left = "" if progress["left"] is None else f", {duration(progress['left'])} left"
-    text = f"{progress['done']}, {100 * progress['share']:.0f} %, {progress['rate']}{left}"
+    words = [progress["done"], f"{100 * progress['share']:.0f} %"]
+    if not progress.get("stopped"):
+        left = progress["left"]
+        words += [progress["rate"], "" if left is None else f"{duration(left)} left"]
+    text = ", ".join(filter(None, words))
     return f"part {part}: {text}" if part else text
 
 
 def _training(work: Path) -> list[str]:
     """Epochs, speed, accuracy and time left of a training."""
     log, now = _json_lines(work / LOG), _read(work / PROGRESS)
-    if not now:
-        return [f"{len(log)} epochs done"] if log else []
+    if "epoch" not in now:
+        return [f"{counted(len(log), 'epoch')} done"] if log else []
     within = now["share"] if now["epoch"] == len(log) + 1 else 0.0
     each = log[-1]["seconds"] if log else now["seconds"] / max(now["share"], 1e-9)
-    left = duration(each * (now["epochs"] - len(log) - within))
-    details = [f"{len(log)}/{now['epochs']} epochs done, {100 * within:.0f} % of the next, {left} left"]
+    details = [f"{len(log)}/{counted(now['epochs'], 'epoch')} done"]
+    if not now.get("stopped"):
+        if within:
+            details[0] += f", {100 * within:.0f} % of the next"
+        if log or within:
+            details[0] += f", {duration(each * (now['epochs'] - len(log) - within))} left"
     if log:
         details.append(
-            f"{log[-1]['images_per_second']:.0f} images/s, validation accuracy "
+            f"{log[-1]['images_per_second']:,.0f} images/s, validation accuracy "
             f"{100 * log[-1]['validation_accuracy']:.1f} %"
         )
     return details
@@ -221,10 +266,19 @@ def _jobs(path: Path, queue: dict[str, str]) -> list[Job]:
             before = jobs.get(number)
             starts = (before.starts if before else 0) + (event == "started")
             log = line.get("log") or (before.log if before else "")
-            jobs[number] = Job(number, line["stage"], event, status, starts, log, queue.get(number, ""))
+            when = _seconds(line.get("time"))
+            jobs[number] = Job(number, line["stage"], event, status, starts, log, queue.get(number, ""), when)
         except (KeyError, TypeError, AttributeError):
             continue
     return list(jobs.values())
+
+
+def _seconds(text: str | None) -> float:
+    """The time of an event since 1970; 0 where there is none."""
+    try:
+        return calendar.timegm(time.strptime(text, "%Y-%m-%dT%H:%M:%SZ"))
+    except (TypeError, ValueError):
+        return 0.0
 
 
 def _json_lines(path: Path) -> list[dict]:

@@ -29,7 +29,7 @@ from hamscope.learn.bundle import read_card, write_bundle
 from hamscope.models import CLASS_NAMES
 from hamscope.provenance import check_writable, section_hash, software_versions, whole_file
 from hamscope_hpc.cluster import start_ray
-from hamscope_hpc.progress import PROGRESS, duration
+from hamscope_hpc.progress import PROGRESS, counted, duration, mark_stopped
 from hamscope_hpc.train_log import LOG, copy_board, read_log
 from hamscope_hpc.train_worker import Job, gather_outputs, load_state, train_worker
 
@@ -168,9 +168,7 @@ def _resources(workers: int, use_gpu: bool | None) -> tuple[int, bool, int]:
 def _fit(job: Job, workers: int, use_gpu: bool) -> None:
     """Run the workers to the end."""
     storage, cores = Path(job["storage"]), job["threads"]
-    _say(
-        f"{workers} worker{'s' * (workers > 1)} with {'a GPU' if use_gpu else f'{cores} core' + 's' * (cores > 1)} each"
-    )
+    _say(f"{counted(workers, 'worker')} with {'a GPU' if use_gpu else counted(cores, 'core')} each")
     trainer = TorchTrainer(
         train_worker,
         train_loop_config=dict(job),
@@ -191,6 +189,7 @@ def _fit(job: Job, workers: int, use_gpu: bool) -> None:
     except (KeyboardInterrupt, SystemExit):  # Ray ends the process on Ctrl-C, once its workers are gone
         state = load_state(storage)
         epoch = len(state["log"]) + 1 if state else 1
+        mark_stopped(storage / PROGRESS, "a signal")
         raise Stopped(f"train: stopped; the same command goes on from epoch {epoch}") from None
     except ray.train.WorkerGroupError as error:
         rank, cause = min(error.worker_failures.items())

@@ -33,6 +33,14 @@ begin simulate "$1"
 run_step -- bash -c '[ "$SLURM_PROCID" = 1 ] || { sleep 1; exit 1; }; trap "exit 75" TERM; sleep 60 & wait'
 finish "$status"
 """
+# The ranks cannot answer, so SLURM has to kill them.
+DEAF = """#!/usr/bin/env bash
+set -euo pipefail
+source "$HAMSCOPE_HOME/slurm/common.sh"
+begin simulate "$1"
+run_step -- bash -c 'touch "$0/$SLURM_PROCID.up"; trap "" TERM USR1; exec sleep 20' "$1"
+finish "$status"
+"""
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +105,22 @@ def test_scancel_leaves_no_process_and_no_requeue(cluster, tmp_path):
     cluster.until(lambda: not cluster.processes(job), 30)
     assert events(tmp_path) == [("simulate", "started", None), ("simulate", "ended", 75)]
     assert not (tmp_path / "slices.h5").exists()
+
+
+def test_ranks_that_slurm_has_to_kill_are_a_stop(cluster, tmp_path):
+    """They hear no signal, as in a long call; a process that SIGSTOP holds does not do, SLURM wakes it first.
+
+    Seen to fail without the look at the job's state: srun returned 0, and the event was that of a whole output.
+    """
+    script = tmp_path / "job.sh"
+    script.write_text(DEAF)
+    job = cluster.sbatch("-w", "n1", "-n2", "-o", "/dev/null", "--mem-per-cpu=100", str(script), str(tmp_path))
+    cluster.until(lambda: len(list(tmp_path.glob("*.up"))) == 2)
+    cluster.call("scancel", job)
+    done = cluster.wait(job)
+    assert (done["JobState"], done["Restarts"]) == ("CANCELLED", "0"), log_of(tmp_path, job)
+    cluster.until(lambda: events(tmp_path)[-1][1] == "ended", 30)
+    assert events(tmp_path) == [("simulate", "started", None), ("simulate", "ended", 75)], log_of(tmp_path, job)
 
 
 def test_a_rank_that_fails_fails_the_job(cluster, undisturbed, tmp_path):
