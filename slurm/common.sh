@@ -17,7 +17,8 @@
 
 HAMSCOPE_HOME=${HAMSCOPE_HOME:-${SLURM_SUBMIT_DIR:-$PWD}}
 FRUITLESS_STARTS=${HAMSCOPE_FRUITLESS_STARTS:-5} # starts in a row that found nothing new stored
-stage='' out='' job='' log='' step='' stopping='' status=0 signals=0 before_exit=true failed_mark=/dev/null
+stage='' out='' job='' log='' step='' stopping='' status=0 signals=0 before_exit=true
+failed_mark=/dev/null stop_mark=/dev/null
 slurm_state=''
 prefix=()
 shopt -s lastpipe # for `into`
@@ -124,7 +125,8 @@ begin() { # STAGE OUT [INPUTS]
   load_site
   enter_container "$out" "${@:3}"
   failed_mark=$out/logs/$stage.$job.failed
-  rm -f "$failed_mark"
+  stop_mark=$out/logs/$stage.$job.stop
+  rm -f "$failed_mark" "$stop_mark"
   # Where SLURM itself took the job off its nodes, the shell had no time to say so.
   local last
   into last last_event
@@ -156,17 +158,20 @@ count_fruitless() {
 hear() {
   stopping=$1
   signals=$((signals + 1))
+  : >"$stop_mark"
   [ -z "$step" ] || kill -USR1 "$step" 2>/dev/null || true
 }
 
 # Round every command of a step.  A program that a signal meets in its first or last moments ends as it can: that is a
-# stop too (75).  SLURM signals one process after the other, and the program may come first, hence the moment of waiting.
+# stop too (75).  srun passes no signal on to a step that it has not launched yet, so a step that comes later looks for
+# the mark of a stop.  SLURM signals one process after the other, and the program may come first, hence the moment of waiting.
 # One that fails unasked leaves its status in a file, since srun then ends the other ranks and returns the largest status
 # of all.
 # shellcheck disable=SC2016
 ROUND='
-  mark=$1 stop=; shift
+  mark=$1 stop_mark=$2 stop=; shift 2
   trap "stop=1" TERM USR1
+  [ ! -e "$stop_mark" ] || exit 75
   "$@" & pid=$!
   while :; do seen=$stop; wait $pid; status=$?; [ "$seen" = "$stop" ] && break; done
   case $status in 0|75) ;; *) { sleep 0.3; } 2>/dev/null ;; esac
@@ -183,7 +188,7 @@ run_step() { # SRUN_OPTIONS -- COMMAND
   shift
   status=75
   [ -z "$stopping" ] || return 0
-  srun --kill-on-bad-exit=1 "${options[@]}" bash -c "$ROUND" step "$failed_mark" "${prefix[@]}" "$@" &
+  srun --kill-on-bad-exit=1 "${options[@]}" bash -c "$ROUND" step "$failed_mark" "$stop_mark" "${prefix[@]}" "$@" &
   step=$!
   while :; do
     seen=$signals

@@ -33,6 +33,15 @@ begin simulate "$1"
 run_step -- bash -c '[ "$SLURM_PROCID" = 1 ] || { sleep 1; exit 1; }; trap "exit 75" TERM; sleep 60 & wait'
 finish "$status"
 """
+# A step that is launched late: srun itself knows nothing of a signal that comes before.
+LATE = """#!/usr/bin/env bash
+set -euo pipefail
+source "$HAMSCOPE_HOME/slurm/common.sh"
+begin simulate "$1"
+srun() { trap "" USR1; touch "$out/late"; sleep 2; command srun "$@"; }
+run_step -- bash -c 'trap "exit 75" TERM; sleep 60 & wait'
+finish "$status"
+"""
 # The ranks cannot answer, so SLURM has to kill them.
 DEAF = """#!/usr/bin/env bash
 set -euo pipefail
@@ -121,6 +130,21 @@ def test_ranks_that_slurm_has_to_kill_are_a_stop(cluster, tmp_path):
     assert (done["JobState"], done["Restarts"]) == ("CANCELLED", "0"), log_of(tmp_path, job)
     cluster.until(lambda: events(tmp_path)[-1][1] == "ended", 30)
     assert events(tmp_path) == [("simulate", "started", None), ("simulate", "ended", 75)], log_of(tmp_path, job)
+
+
+def test_a_stop_before_the_step_is_launched(cluster, tmp_path):
+    """The step ends as soon as it is there, and the job is requeued.
+
+    Seen to fail without the mark that the step looks for: it slept on.
+    """
+    script = tmp_path / "job.sh"
+    script.write_text(LATE)
+    job = cluster.sbatch("-w", "n1", "-n1", "-o", "/dev/null", "--mem-per-cpu=100", str(script), str(tmp_path))
+    cluster.until((tmp_path / "late").exists)
+    cluster.call("scancel", "--batch", "--signal=USR1", job)
+    cluster.until(lambda: cluster.fields(job)["Restarts"] == "1", 40, lambda: log_of(tmp_path, job))
+    assert events(tmp_path)[1] == ("simulate", "requeued", 75)
+    cluster.call("scancel", job)
 
 
 def test_a_rank_that_fails_fails_the_job(cluster, undisturbed, tmp_path):
