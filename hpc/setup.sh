@@ -65,7 +65,7 @@ parallel_h5py() {
   "$venv/bin/python" -c 'import h5py; assert h5py.get_config().mpi'
 }
 
-echo "hamscope set-up: environment $venv, MPI from $route (5 to 8 minutes the first time)"
+echo "hamscope set-up: environment $venv, MPI from $route (about 5 minutes, 2 to 8, the first time)"
 if [ "$route" = system ] && ! dpkg -s "${packages[@]}" >/dev/null 2>&1; then
   if [ "$(id -u)" != 0 ]; then
     command -v mpicc >/dev/null || { echo "no MPI and not root: ask for ${packages[*]}, or HAMSCOPE_MPI=pypi" >&2; exit 2; }

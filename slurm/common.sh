@@ -12,8 +12,8 @@
 # steps and nothing to the shell; what a step then says is taken for a stop just as well.  So is what is left where
 # SLURM itself had to kill the step.
 #
-# Once signals are trapped there is no $(...): where a trapped signal comes while bash 5.2 parses one, the shell ends with
-# a syntax error.  `into` does the same.
+# Once signals are trapped there is no $(...): where a trapped signal comes while bash 5.2 parses one, the shell ends
+# with a syntax error.  `into` does the same.
 
 HAMSCOPE_HOME=${HAMSCOPE_HOME:-${SLURM_SUBMIT_DIR:-$PWD}}
 FRUITLESS_STARTS=${HAMSCOPE_FRUITLESS_STARTS:-5} # starts in a row that found nothing new stored
@@ -164,9 +164,8 @@ hear() {
 
 # Round every command of a step.  A program that a signal meets in its first or last moments ends as it can: that is a
 # stop too (75).  srun passes no signal on to a step that it has not launched yet, so a step that comes later looks for
-# the mark of a stop.  SLURM signals one process after the other, and the program may come first, hence the moment of waiting.
-# One that fails unasked leaves its status in a file, since srun then ends the other ranks and returns the largest status
-# of all.
+# the mark of a stop.  SLURM signals one process after the other, the program perhaps first, hence the moment of waiting.
+# One that fails unasked leaves its status in a file, since srun then ends the other ranks and returns the largest status.
 # shellcheck disable=SC2016
 ROUND='
   mark=$1 stop_mark=$2 stop=; shift 2
@@ -188,7 +187,7 @@ run_step() { # SRUN_OPTIONS -- COMMAND
   shift
   status=75
   [ -z "$stopping" ] || return 0
-  srun --kill-on-bad-exit=1 "${options[@]}" bash -c "$ROUND" step "$failed_mark" "$stop_mark" "${prefix[@]}" "$@" &
+  srun --quiet --kill-on-bad-exit=1 "${options[@]}" bash -c "$ROUND" step "$failed_mark" "$stop_mark" "${prefix[@]}" "$@" &
   step=$!
   while :; do
     seen=$signals

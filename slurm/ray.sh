@@ -46,7 +46,7 @@ start_ray_cluster() {
   fi
   export HAMSCOPE_RAY_IP HAMSCOPE_RAY_PORT=$port RAY_ADDRESS=$HAMSCOPE_RAY_IP:$port
   # The token goes to the nodes by stdin: no command line and no environment shows it.
-  srun --overlap --ntasks-per-node=1 --ntasks="$SLURM_JOB_NUM_NODES" --unbuffered --kill-on-bad-exit=1 \
+  srun --quiet --overlap --ntasks-per-node=1 --ntasks="$SLURM_JOB_NUM_NODES" --unbuffered --kill-on-bad-exit=1 \
     "${prefix[@]}" bash "$HAMSCOPE_HOME/slurm/ray.sh" node <"$folder/token" >"$RAY_LOG" 2>&1 &
   ray_step=$!
   before_exit=end_ray

@@ -9,17 +9,22 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import sys
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
 import ray
 from ray._private import ray_constants
 
+from hamscope.errors import Failed, UserError
+
 LOOPBACK = "127.0.0.1"
 OBJECT_STORE_BYTES = 256 * 2**20  # pixels and slices are read by those who need them, so little travels
+_SHARED = "/dev/shm"  # where Ray has its object store
+_ANSWER = 10.0  # seconds within which a Ray cluster has to answer; Ray itself waits for minutes
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
@@ -33,26 +38,64 @@ def start_ray(cpus: int | None = None):
     ----------
     cpus : int, optional
         CPUs that a private Ray offers; by default those that this process may use.
+
+    Raises
+    ------
+    UserError
+        Nothing answers at RAY_ADDRESS.
+    Failed
+        Ray does not start on this machine, or the cluster does not take this process.
     """
     if ray.is_initialized():
         yield
-    elif os.environ.get("RAY_ADDRESS"):
-        with _connected(address=os.environ["RAY_ADDRESS"]):
+    elif address := os.environ.get("RAY_ADDRESS"):
+        _check_answers(address)
+        with _connected(f"RAY_ADDRESS={address}: cannot be joined", address=address):
             yield
     else:
         with _private_ray(cpus or len(os.sched_getaffinity(0))):
             yield
 
 
+def _check_answers(address: str) -> None:
+    """UserError unless somebody listens at an address HOST:PORT; others are left to Ray."""
+    host, _, port = address.rpartition(":")
+    if not (host and port.isdecimal()) or "/" in host:
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _ANSWER).close()
+    except OSError as error:
+        raise UserError(
+            f"RAY_ADDRESS={address}: nothing answers there ({error.strerror or error}); start a Ray cluster, or unset "
+            "RAY_ADDRESS, and a private Ray starts on this machine"
+        ) from None
+
+
+def _make_folder() -> Path:
+    """A folder of this user alone for a private Ray, with its token; Failed where Ray could not write."""
+    place = _SHARED
+    try:
+        if Path(place).is_dir():
+            tempfile.TemporaryFile(dir=place).close()
+        place = "/tmp"
+        # The names of sockets may have 107 bytes, so TMPDIR, which can be long, is not asked.  The folder has mode
+        # 0700; Ray opens its own to all users, so that lies inside.
+        folder = Path(tempfile.mkdtemp(prefix="hs-", dir=place))
+        (folder / "token").touch(mode=0o600)
+        (folder / "token").write_text(_token())
+    except OSError as error:
+        raise Failed(
+            f"Ray cannot start here: {place} cannot be written ({error.strerror}); make room in it or mend its rights, "
+            "or give the RAY_ADDRESS of a Ray cluster"
+        ) from None
+    return folder
+
+
 @contextmanager
 def _private_ray(cpus: int):
     """Start a Ray for this process alone."""
-    # The names of sockets may have 107 bytes, so TMPDIR, which can be long, is not asked.  The folder has mode 0700;
-    # Ray opens its own to all users, so that lies inside.
-    folder = Path(tempfile.mkdtemp(prefix="hs-", dir="/tmp"))
+    folder = _make_folder()
     token = folder / "token"
-    token.touch(mode=0o600)
-    token.write_text(_token())
     # Not RAY_AUTH_MODE: Ray reads that when it is imported, too early.  A local Ray wants a token unless told
     # otherwise, and sets the mode for its processes.
     # Ray's own messages stay in its log files: in this process they would be warnings about Ray's inner workings.
@@ -63,8 +106,9 @@ def _private_ray(cpus: int):
         clusters, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
         try:
             with _connected(
-                address="local", num_cpus=cpus, include_dashboard=True, dashboard_host=LOOPBACK,
-                _node_ip_address=LOOPBACK, _temp_dir=str(folder / "ray"), object_store_memory=OBJECT_STORE_BYTES,
+                "Ray did not start on this machine", address="local", num_cpus=cpus,
+                include_dashboard=True, dashboard_host=LOOPBACK, _node_ip_address=LOOPBACK,
+                _temp_dir=str(folder / "ray"), object_store_memory=OBJECT_STORE_BYTES,
             ) as context:  # fmt: skip
                 if context.dashboard_url:
                     print(f"dashboard: http://{context.dashboard_url} (asks for the token in {token})", file=sys.stderr)
@@ -89,11 +133,22 @@ def _environment(**variables: str | None):
 
 
 @contextmanager
-def _connected(**arguments):
-    """`ray.init` with quiet logs, this process's own signal handlers, and `ray.shutdown` at the end."""
+def _connected(failure: str, **arguments):
+    """`ray.init` with quiet logs, this process's own signal handlers, and `ray.shutdown` at the end.
+
+    Where Ray raises anything, which is of many kinds, that becomes Failed with the words `failure`.
+    """
     handlers = {number: signal.getsignal(number) for number in _SIGNALS}
-    with _without_stderr():  # where Ray would say that it obeys RAY_BACKEND_LOG_LEVEL; its errors come as exceptions
-        context = ray.init(logging_level=logging.ERROR, log_to_driver=False, **arguments)
+    try:
+        with _without_stderr():  # where Ray would say that it obeys RAY_BACKEND_LOG_LEVEL
+            context = ray.init(logging_level=logging.ERROR, log_to_driver=False, **arguments)
+    except Exception as error:
+        with suppress(Exception):
+            ray.shutdown()
+        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        raise Failed(
+            f"{failure}: {reason}; is it short of memory, processes or time?  The same command tries again"
+        ) from error
     try:
         # Ray's own handler of SIGTERM would end the process without a word.
         for number, handler in handlers.items():

@@ -78,6 +78,51 @@ def test_a_block_within_uses_the_same_ray():
     assert ray.is_initialized()
 
 
+def start_in_its_own(code: str, *before: str, **environment: str) -> subprocess.CompletedProcess:
+    """`with start_ray()` round nothing, after some lines of code, as the command would run it."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    lines = f"import sys, ray\nfrom hamscope_hpc import cli, cluster\n{code}\n"
+    lines += "@cli.hamscope.command()\ndef start():\n    with cluster.start_ray(cpus=1): pass\n"
+    lines += "sys.argv = ['hamscope', 'start']\ncli.main()\n"
+    return subprocess.run(
+        [*before, sys.executable, "-c", lines], env=clean | environment, capture_output=True, text=True, timeout=240
+    )
+
+
+@pytest.mark.parametrize("place", ["/tmp", "/dev/shm"])
+def test_a_place_that_cannot_be_written_is_named(place):
+    """One line with status 1, at once.  Seen to fail unguarded: a traceback, of /dev/shm after 40 s, unnamed."""
+    read_only = f'mount --bind {place} {place} && mount -o remount,ro,bind {place} && exec "$@"'
+    if subprocess.run(["unshare", "-m", "sh", "-c", read_only, "sh", "true"], capture_output=True).returncode:
+        pytest.skip("mounts in a namespace of its own need root")
+    done = start_in_its_own("", "unshare", "-m", "sh", "-c", read_only, "sh")
+    assert (done.returncode, done.stdout) == (1, ""), done.stderr
+    assert done.stderr.startswith(
+        f"hamscope: Ray cannot start here: {place} cannot be written (Read-only file system);"
+    )
+    assert done.stderr.count("\n") == 1 and "RAY_ADDRESS" in done.stderr
+
+
+def test_a_ray_that_does_not_come_up_is_one_line():
+    """As where the raylet takes too long.  Seen to fail unguarded: a traceback of Ray's."""
+    code = "def init(**_): raise Exception('The current node timed out\\nduring startup.')\nray.init = init"
+    done = start_in_its_own(code)
+    assert done.returncode == 1 and done.stderr == (
+        "hamscope: Ray did not start on this machine: The current node timed out during startup; is it short of "
+        "memory, processes or time?  The same command tries again\n"
+    )
+
+
+def test_an_address_where_nothing_answers_is_the_users():
+    """Seen to fail unguarded: Ray said nothing for more than a minute."""
+    with socket.socket() as own:
+        own.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{own.getsockname()[1]}"
+        done = start_in_its_own("", RAY_ADDRESS=address)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith(f"hamscope: RAY_ADDRESS={address}: nothing answers there (Connection refused); ")
+
+
 def test_nothing_is_left_and_the_signals_are_ours():
     """In a process of its own, twice: handlers, environment and /tmp are afterwards as before."""
     code = """

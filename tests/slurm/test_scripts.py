@@ -2,7 +2,9 @@
 
 import os
 import shutil
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -40,6 +42,33 @@ def test_a_site_that_is_not_there_is_named_with_those_that_are():
     done = bash("load_site", HAMSCOPE_SITE="atlantis")
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
     assert "HAMSCOPE_SITE=atlantis" in done.stderr and "example test" in done.stderr
+
+
+def test_signals_at_any_moment_end_no_script(tmp_path):
+    """Hundreds of them, while SLURM is asked again and again.
+
+    Seen to fail with $(squeue ...): bash 5.2 ran the trap while it parsed that, and ended with a syntax error.
+    """
+    script = """set -euo pipefail; source slurm/common.sh; trap 'hear TERM' TERM; squeue() { echo RUNNING; }; echo ready
+while [ -e "$0" ]; do still_runs; done; echo "$slurm_state $signals" """
+    go_on = tmp_path / "go-on"
+    go_on.touch()
+    process = subprocess.Popen(
+        ["bash", "-c", script, str(go_on)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "ready\n"
+    for _ in range(1000):
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.003)
+    go_on.unlink()
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    state, count = out.split()
+    assert state == "RUNNING" and int(count) > 20
 
 
 def fake_apptainer(folder: Path, version: str) -> str:
