@@ -24,7 +24,8 @@ INSTALL = "apt-get install --no-install-recommends slurm-wlm munge"
 DAEMON_PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 # FirstJobId: the ports and folders of Ray come from the job id modulo 4000, and some of these clusters are up at once:
 # 97 keeps apart those of process ids that lie near each other.
-# cred_expire: a requeued job waits as long and a second more before it may start again; below 5 is refused.
+# cred_expire: a requeued job waits as long and a second more before it may start again; below 5 is refused.  Where a
+# node went down, the step lives 6 s longer than its srun, and SLURM holds a job that it finds still there: so with 5.
 # TmpFS: srun --mpi=pmix makes its folder there, and the slurmds of one host must not share it.
 CONF = """\
 ClusterName=hamscope
@@ -34,7 +35,7 @@ SlurmUser={user}
 SlurmdUser={user}
 AuthType=auth/munge
 CredType=cred/munge
-AuthInfo=socket={lab}/munge.sock,cred_expire=5
+AuthInfo=socket={lab}/munge.sock,cred_expire=8
 StateSaveLocation={lab}/state
 SlurmdSpoolDir={lab}/spool.%n
 TmpFS={lab}/tmp.%n

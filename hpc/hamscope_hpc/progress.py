@@ -68,6 +68,7 @@ class Progress:
         if self.comm.rank == 0:
             self.done(0, 0.0)
             self.show(end=True)
+            self._write()
 
     def show(self, end: bool = False) -> None:
         """Print lattices done, rate and time left on stderr."""

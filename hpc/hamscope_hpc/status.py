@@ -32,7 +32,7 @@ LOG = "log.jsonl"  # of a training; train_log.py, which needs Ray, writes it
 
 
 class Stage(NamedTuple):
-    """One stage: its output, `state` ("done", "running", "unfinished" or "waiting") and the details in words."""
+    """One stage: its output, `state` ("done", "running", "unfinished", "starting", "waiting"); details in words."""
 
     stage: str
     output: str
@@ -93,7 +93,9 @@ def read_status(folder: str | Path, queue: dict[str, str] | None = None) -> tupl
     coming = {job.stage for job in jobs} - seen
     if goes_all_the_way:
         coming |= {*STAGES} - seen
-    found += [Stage(stage, "", "waiting", _begun(stage, jobs, now)) for stage in coming if stage in STAGES]
+    for stage in coming & {*STAGES}:
+        begun = _begun(stage, jobs, now)
+        found.append(Stage(stage, "", "starting" if begun else "waiting", begun))
     return sorted(found, key=lambda one: (STAGES.index(one.stage), one.output)), jobs
 
 
@@ -198,7 +200,7 @@ def _unfinished(folder: Path, now: float, jobs: list[Job]) -> list[Stage]:
                 details.append(f"stopped {_ago(now, written[stopped])} ({stops[stopped]})")
             elif written and not running:
                 details.append(f"no word for {duration(max(0, now - last))}")
-            if not running:
+            if not (running and any(details)):
                 details += _begun(stage, jobs, now)
             found.append(Stage(stage, output, "running" if running else "unfinished", tuple(filter(None, details))))
     return found

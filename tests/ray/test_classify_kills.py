@@ -24,6 +24,7 @@ from hamscope.learn.bundle import read_bundle
 from hamscope_hpc import classify as program
 from hamscope_hpc import cli
 from hamscope_hpc.classify import classify, part_keys
+from hamscope_hpc.status import read_status
 
 OPTIONS = Classify(stride=1)
 FRAMES = 30
@@ -129,6 +130,7 @@ def test_a_stopped_command_goes_on_where_it_was(tmp_path, bundle, undisturbed, m
             assert kept.items() <= at_the_stop.items() <= now.items()
             kept = now
     assert status == 75 and "the same command goes on" in said
+    assert [one.state for one in read_status(tmp_path)[0]] == ["unfinished"]  # not "running" until it was long silent
     assert 9 <= len(kept) < FRAMES
 
     def write(*arguments):

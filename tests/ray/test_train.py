@@ -32,6 +32,7 @@ from hamscope.learn.network import outputs
 from hamscope.learn.training import Source, split
 from hamscope.models import CLASS_NAMES
 from hamscope_hpc import train as program
+from hamscope_hpc.status import read_status
 from hamscope_hpc.train import train
 from hamscope_hpc.train_log import GAUGES
 
@@ -252,6 +253,7 @@ def test_a_stopped_run_goes_on_and_equals_the_clean_run(one_worker, data, tmp_pa
     assert not out.exists()
     first = log_of(storage / "log.jsonl")
     assert 1 <= len(first) < EPOCHS
+    assert [one.state for one in read_status(tmp_path)[0]] == ["unfinished"]  # not "running" until it was long silent
     train(make_config(), data, out)
     assert f"goes on after epoch {len(first)} of {EPOCHS}" in capfd.readouterr().err
     assert same_bits(out, one_worker)
