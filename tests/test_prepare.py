@@ -154,12 +154,26 @@ def test_what_is_masked_has_no_say(tmp_path, threshold):
 
 
 def test_two_levels_stay_as_they_are(tmp_path):
-    """Frames of 0 and 255 become 0 and 1, whatever the threshold."""
+    """Frames of 0 and 255 become 0 and 1, whatever the threshold, and their density is not called lost."""
     image = (np.random.default_rng(0).random((2, 8, 9)) < 0.3).astype(np.uint8)
     save(tmp_path / "f.tif", image * 255)
     for threshold in ("otsu", "median", 300.0, "series"):
         prepare([str(tmp_path / "f.tif")], tmp_path / "p.h5", Options(threshold=threshold), replace=True)
         np.testing.assert_array_equal(read(tmp_path / "p.h5")[0], image)
+        assert not list_frames([tmp_path / "p.h5"])[0].adaptive
+
+
+def test_a_density_that_is_lost_stays_lost(tmp_path):
+    """Otsu's threshold of a grey frame, and what is cut out of the prepared frames afterwards.
+
+    Seen to fail with only the options of the last step looked at.
+    """
+    save(tmp_path / "f.tif", np.random.default_rng(0).random((2, 80, 90), np.float32))
+    prepare([str(tmp_path / "f.tif")], tmp_path / "p.h5", Options(threshold="otsu"))
+    prepare([str(tmp_path / "p.h5")], tmp_path / "q.h5", Options(threshold=0.5, crop=parse_crop("5:70,0:90")))
+    prepare([str(tmp_path / "f.tif")], tmp_path / "r.h5", Options(threshold=0.5))
+    found = [list_frames([tmp_path / f"{name}.h5"])[0].adaptive for name in "pqr"]
+    assert found == [True, True, False]
 
 
 def test_the_same_command_does_nothing_and_another_one_needs_replace(lab, tmp_path):

@@ -26,6 +26,7 @@ import numpy as np
 from hamscope import provenance
 from hamscope.data.formats_hdf5 import PREPARED
 from hamscope.data.frames import FrameRef, list_frames
+from hamscope.data.windows import has_two_levels
 from hamscope.errors import UserError
 from hamscope.prepare_frames import (
     GREY,
@@ -74,9 +75,9 @@ def prepare(frames: list[str], out: str | Path, options: Options, replace: bool 
         file = stack.enter_context(provenance.whole_file(out))
         source, thresholds = stack.enter_context(thresholds_of(series, out))
         with h5py.File(file, "w") as target:
-            levels = _write_frames(target, series, source, thresholds)
+            levels, erased = _write_frames(target, series, source, thresholds)
             thresholds = thresholds._replace(levels=levels)
-            _write_provenance(target, series, thresholds, hashes, inputs)
+            _write_provenance(target, series, thresholds, erased, hashes, inputs)
         lines = panel(series, thresholds, out) if panel else []
         _write_tables(series, out)
     for suffix, made in ((".shifts.csv", options.drift), (".panel.png", panel), (".panel.csv", panel)):
@@ -133,23 +134,29 @@ def _is_done(out: Path, inputs: str, replace: bool) -> bool:
     return found == inputs and out.with_suffix(".csv").is_file()
 
 
-def _write_frames(target: h5py.File, series: Series, source, thresholds: Thresholds) -> np.ndarray:
-    """Write `frames` and `mask`; return the threshold of each frame."""
+def _write_frames(target: h5py.File, series: Series, source, thresholds: Thresholds) -> tuple[np.ndarray, bool]:
+    """Write `frames` and `mask`; return the threshold of each frame, and whether the density of any is lost.
+
+    It is where the threshold was taken from the frame, here or before; frames of two levels keep theirs.
+    """
     shape, asked = series.sample.shape, series.options.threshold
     dtype = np.float32 if asked == GREY else np.uint8
     frames = target.create_dataset("frames", (len(series), *shape), dtype, chunks=(1, *shape), **_CHUNK)
-    levels = np.full(len(series), np.nan)
+    levels, erased = np.full(len(series), np.nan), any(ref.adaptive for ref in series.refs)
     for frame in progress(range(len(series)), "writing"):
         grey = source(frame)
         if asked == GREY:
             frames[frame] = grey
         else:
             frames[frame], levels[frame] = two_levels(series, thresholds, frame, grey)
+            erased |= asked in TWO_LEVELS and not has_two_levels(grey[series.sample])
     target.create_dataset("mask", data=(~series.sample).astype(np.uint8), compression="gzip")
-    return levels
+    return levels, erased
 
 
-def _write_provenance(target: h5py.File, series: Series, thresholds: Thresholds, hashes: dict, inputs: str) -> None:
+def _write_provenance(
+    target: h5py.File, series: Series, thresholds: Thresholds, erased: bool, hashes: dict, inputs: str
+) -> None:
     """Where everything came from; of each frame as columns, since attributes hold no more than 64 kB."""
     refs, text = series.refs, h5py.string_dtype()
     shift = series.drift.shift if series.drift else np.zeros((len(refs), 2))
@@ -171,7 +178,7 @@ def _write_provenance(target: h5py.File, series: Series, thresholds: Thresholds,
         "schema": PREPARED, "schema_version": 1, "inputs_sha256": inputs,
         "options": provenance.canonical_json(options), "files_sha256": json.dumps(files),
         "view": [view[0].start, view[0].stop, view[1].start, view[1].stop],
-        "adaptive": options["threshold"] in TWO_LEVELS, "series_threshold": thresholds.level,
+        "adaptive": erased, "series_threshold": thresholds.level,
         "series_contrast": thresholds.contrast,
         "software": json.dumps(provenance.software_versions("numpy", "scipy", "scikit-image", "h5py")),
     })  # fmt: skip
