@@ -25,6 +25,8 @@ LOOPBACK = "127.0.0.1"
 OBJECT_STORE_BYTES = 256 * 2**20  # pixels and slices are read by those who need them, so little travels
 _SHARED = "/dev/shm"  # where Ray has its object store
 _ANSWER = 10.0  # seconds within which a Ray cluster has to answer; Ray itself waits for minutes
+# At "fatal" Ray's own messages stay in its log files: in this process they would be warnings about its inner workings.
+_LEVEL = "RAY_BACKEND_LOG_LEVEL"
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
@@ -50,7 +52,8 @@ def start_ray(cpus: int | None = None):
         yield
     elif address := os.environ.get("RAY_ADDRESS"):
         _check_answers(address)
-        with _connected(f"RAY_ADDRESS={address}: cannot be joined", address=address):
+        quiet = _environment(**{_LEVEL: os.environ.get(_LEVEL, "fatal")})
+        with quiet, _connected(f"RAY_ADDRESS={address}: cannot be joined", address=address):
             yield
     else:
         with _private_ray(cpus or len(os.sched_getaffinity(0))):
@@ -98,8 +101,7 @@ def _private_ray(cpus: int):
     token = folder / "token"
     # Not RAY_AUTH_MODE: Ray reads that when it is imported, too early.  A local Ray wants a token unless told
     # otherwise, and sets the mode for its processes.
-    # Ray's own messages stay in its log files: in this process they would be warnings about Ray's inner workings.
-    quiet = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
+    quiet = {"RAY_USAGE_STATS_ENABLED": "0", _LEVEL: "fatal"}
     with _environment(RAY_AUTH_MODE=None, RAY_AUTH_TOKEN_PATH=str(token), **quiet):
         # On Linux Ray replaces a loopback address by one that the network can reach, unless it is told that this is a
         # machine without clusters.
