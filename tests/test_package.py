@@ -1,5 +1,6 @@
 """The distribution: wheel and source archive built, installed into an environment of its own, and used from there."""
 
+import importlib.metadata
 import os
 import subprocess
 import sys
@@ -13,8 +14,16 @@ import numpy
 import pytest
 import yaml
 from engines import ROOT
+from packaging.specifiers import SpecifierSet
 
 import hamscope
+
+
+def test_all_that_is_pinned_runs_on_the_python_of_debian_12():
+    """3.11.2, though a newer one may run this.  Seen to fail with pymdown-extensions 13.1.2, which wants 3.11.5."""
+    wanted = {one.name: one.metadata["Requires-Python"] for one in importlib.metadata.distributions()}
+    assert len(wanted) > 50
+    assert not [name for name, wants in wanted.items() if wants and "3.11.2" not in SpecifierSet(wants)]
 
 
 @pytest.fixture(scope="module")
