@@ -158,7 +158,7 @@ count_fruitless() {
 hear() {
   stopping=$1
   signals=$((signals + 1))
-  : >"$stop_mark"
+  : >"$stop_mark" 2>/dev/null || true
   [ -z "$step" ] || kill -USR1 "$step" 2>/dev/null || true
 }
 
