@@ -296,5 +296,5 @@ def test_a_mask_elsewhere_is_not_followed(tmp_path):
 def test_a_declared_frame_says_what_it_needs():
     """The fields that other programs plan with."""
     assert Declared("a", 1, (2, 3), "uint8")._asdict() == {
-        "array": "a", "page": 1, "shape": (2, 3), "dtype": "uint8", "masked": False
+        "array": "a", "page": 1, "shape": (2, 3), "dtype": "uint8", "masked": False, "adaptive": False
     }  # fmt: skip
