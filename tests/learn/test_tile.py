@@ -81,10 +81,9 @@ def compare(network, image: np.ndarray, stride: int, known=None, trained=False) 
     To 1e-5 of the largest |logit| of each window, or of 2 where it is smaller.  Where the weights are random all logits
     can be near 0, and it is the median over the windows of the largest.
 
-    On a checkerboard every position rounds alike, and nothing averages out: in a few windows of 20,000 one by one is
-    itself farther than that from the truth (1.8e-5 on one kind of CPU, with the bundle of version 0.1).  So windows
-    where the two differ by more are held against float64: all at once may be as far from it as one by one is in the
-    worst of them, and no farther.
+    On a checkerboard every position rounds alike, and nothing averages out, so a few windows of 20,000 come near that;
+    how near depends on the CPU.  Windows where the two differ by more are held against float64: all at once may be as
+    far from it as one by one is in the worst of them, and no farther.
     """
     window, symmetry = network.arguments["window"], network.arguments["symmetry"]
     operations = elements(image, window, stride, symmetry)

@@ -200,11 +200,12 @@ class InvariantNet(nn.Module):
 
     def head(self, means: torch.Tensor, condition: torch.Tensor | None = None) -> torch.Tensor:
         """The hidden layer (B, H) of windows with these `means` (B, 1 + sum(filters))."""
-        means = ((means - self.shift) * self.scale).to(self.full0.weight.dtype)
-        if condition is None:
-            condition = means.new_zeros(len(means), CONDITIONS)
-        x = torch.relu(self.full0(torch.cat([means, condition], 1)))
-        return torch.relu(self.full1(x))
+        x, dtype = (means - self.shift) * self.scale, self.full0.weight.dtype
+        condition = x.new_zeros(len(x), CONDITIONS) if condition is None else condition.to(x.dtype)
+        # Large terms that cancel: in float32 these sums would round more than all the rest.
+        weight, bias = self.full0.weight.to(x.dtype), self.full0.bias.to(x.dtype)
+        x = nn.functional.linear(torch.cat([x, condition], 1), weight, bias)
+        return torch.relu(self.full1(torch.relu(x).to(dtype)))
 
     def forward(self, images, condition=None, keys=None) -> torch.Tensor:
         """Logits (B, 7); with `keys` (B,) int64, hidden units are dropped by them."""
