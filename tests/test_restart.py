@@ -4,12 +4,14 @@ HAMSCOPE_KILLS and HAMSCOPE_WRITING_KILLS set how many kills the tests make; wit
 `make kill-test` makes many.
 """
 
+import fcntl
 import json
 import os
 import random
 import shutil
 import signal
 import subprocess
+import threading
 import time
 
 import numpy as np
@@ -242,6 +244,26 @@ def test_a_lock_of_a_number_that_another_process_has_now(tmp_path):
     assert mine._is_mine() and not dead._is_mine()
     mine.release()
     dead.release()
+
+
+def test_a_dead_lock_is_buried_by_one_job_at_a_time(tmp_path):
+    """While one job looks whose lock it is and moves it away, another waits, or it would move that of the first.
+
+    Seen to fail without the lock on the folder.
+    """
+    dead = JobLock(tmp_path / "lock")
+    dead.owner["started"] = "1"
+    assert dead._create()
+    mine, folder = JobLock(tmp_path / "lock"), os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)
+    thread = threading.Thread(target=mine.acquire)
+    thread.start()
+    thread.join(0.5)
+    assert thread.is_alive() and dead._is_mine()
+    os.close(folder)
+    thread.join(30)
+    assert mine._is_mine() and not dead._is_mine()
+    mine.release()
 
 
 @pytest.mark.timeout(1800)
