@@ -37,11 +37,11 @@ class Node:
                    "--dashboard-agent-listen-port=0", *options]  # fmt: skip
         self.said = folder.with_suffix(".log")
         with open(self.said, "w") as log:
-            subprocess.Popen(command, env=environment | {name: value}, stdin=subprocess.DEVNULL, stdout=log,
+            process = subprocess.Popen(command, env=environment | {name: value}, stdin=subprocess.DEVNULL, stdout=log,
                              stderr=subprocess.STDOUT, start_new_session=True, cwd=folder.parent)  # fmt: skip
         deadline = time.monotonic() + 90
         while "Ray runtime started" not in self.said.read_text():
-            assert time.monotonic() < deadline and self.processes(), self.said.read_text()
+            assert time.monotonic() < deadline and process.poll() is None, self.said.read_text()
             time.sleep(0.2)
 
     def processes(self) -> list[int]:
