@@ -38,7 +38,7 @@ class Node:
         self.said = folder.with_suffix(".log")
         with open(self.said, "w") as log:
             process = subprocess.Popen(command, env=environment | {name: value}, stdin=subprocess.DEVNULL, stdout=log,
-                             stderr=subprocess.STDOUT, start_new_session=True, cwd=folder.parent)  # fmt: skip
+                                       stderr=subprocess.STDOUT, start_new_session=True, cwd=folder.parent)  # fmt: skip
         deadline = time.monotonic() + 90
         while "Ray runtime started" not in self.said.read_text():
             assert time.monotonic() < deadline and process.poll() is None, self.said.read_text()
