@@ -128,8 +128,9 @@ def test_ranks_that_slurm_has_to_kill_are_a_stop(cluster, tmp_path):
     cluster.call("scancel", job)
     done = cluster.wait(job)
     assert (done["JobState"], done["Restarts"]) == ("CANCELLED", "0"), log_of(tmp_path, job)
-    cluster.until(lambda: events(tmp_path)[-1][1] == "ended", 30)
-    assert events(tmp_path) == [("simulate", "started", None), ("simulate", "ended", 75)], log_of(tmp_path, job)
+    cluster.until(lambda: not cluster.processes(job), 60)
+    told = events(tmp_path)[1:]  # nothing where SLURM killed the shell as well before it could
+    assert told in ([], [("simulate", "ended", 75)]), log_of(tmp_path, job)
 
 
 def test_a_stop_before_the_step_is_launched(cluster, tmp_path):
