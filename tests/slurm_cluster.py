@@ -205,6 +205,12 @@ class Cluster:
                 continue
         return found
 
+    def ranks(self, job: str) -> list[int]:
+        """Those of them that are ranks of `hamscope simulate`, without the shells round them."""
+        lines = {pid: command_line(pid) for pid in self.processes(job)}
+        named = {pid: line for pid, line in lines.items() if b"hamscope\0simulate" in line.replace(b"/", b"\0")}
+        return [pid for pid, line in named.items() if b"python" in line.split(b"\0")[0]]
+
 
 def command_line(pid: int) -> bytes:
     """The command line of a process, its words ended by zeros; empty where it has ended."""

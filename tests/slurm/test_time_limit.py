@@ -5,7 +5,6 @@ import signal
 
 from engines import simulated
 from killing import MANIFESTS
-from slurm_cluster import command_line
 
 from hamscope.provenance import sha256_file
 
@@ -33,8 +32,7 @@ def test_time_limit_is_used_and_gone_on_from(cluster, tmp_path):
     job = cluster.sbatch("-w", "n1", "-n1", "--mem-per-cpu=100", "--signal=B:USR1@53", "--time=1",
                          "slurm/simulate.sbatch", config, str(out))  # fmt: skip
     cluster.until(lambda: any((out / "slices.h5.work").glob(MANIFESTS)))
-    [rank] = [pid for pid in cluster.processes(job) if b"simulate\0" in command_line(pid)
-              and b"python" in command_line(pid).split(b"\0")[0]]  # fmt: skip
+    [rank] = cluster.ranks(job)
     os.kill(rank, signal.SIGSTOP)
     cluster.until((out / "logs" / f"simulate.{job}.stop").exists, 60)
     os.kill(rank, signal.SIGCONT)

@@ -192,18 +192,7 @@ def _list_file(path: Path, window: int) -> list[FrameRef]:
         raise FrameError(f"{path}: unknown format {suffix or '(no suffix)'}; write one of {', '.join(FORMATS)}")
     try:
         declared = FORMATS[suffix][0](path)
-        refs = [
-            FrameRef(
-                str(path),
-                frame.array,
-                frame.page,
-                frame.shape,
-                masked=frame.masked,
-                adaptive=frame.adaptive,
-                dtype=frame.dtype,
-            )
-            for frame in declared
-        ]
+        refs = [FrameRef(str(path), **frame._asdict()) for frame in declared]
     except FrameError:
         raise
     except Exception as error:  # on damaged files the decoders raise almost anything
