@@ -5,7 +5,7 @@
 # make kill-test  jobs killed at random moments, as often as it takes to believe it
 # make test-container  the container's definition in a chroot: %files, %post, %test; root and debootstrap, ten minutes
 # make docs    the documentation site, into build/site
-# make bundle  the default bundle again: simulate, train (about two hours), into build/default
+# make bundle  the default bundle again: simulate, train, simulate, calibrate (two to three hours), into build/default
 # make bench   ratios of two things timed in one run
 
 VENV ?= .venv
@@ -39,11 +39,14 @@ test-container:
 docs: setup
 	$(BIN)/mkdocs build --strict --site-dir build/site
 
+SIMULATE := OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMP_NUM_THREADS=1 PATH="$(CURDIR)/$(BIN):$$PATH" \
+  mpiexec -n 2 --oversubscribe hamscope simulate
 bundle: setup
 	@mkdir -p build
-	OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMP_NUM_THREADS=1 PATH="$(CURDIR)/$(BIN):$$PATH" \
-	  mpiexec -n 2 --oversubscribe hamscope simulate configs/default.toml --out build/slices.h5
-	$(BIN)/hamscope train configs/default.toml build/slices.h5 --out build/default
+	$(SIMULATE) configs/default.toml --out build/slices.h5
+	$(BIN)/hamscope train configs/default.toml build/slices.h5 --out build/trained
+	$(SIMULATE) configs/calibration.toml --out build/calibration.h5
+	$(BIN)/hamscope calibrate build/trained build/calibration.h5 --out build/default
 
 bench: setup
 	$(BIN)/python tests/bench/bench.py

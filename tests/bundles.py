@@ -1,20 +1,26 @@
-"""A small real bundle for tests: a network with random weights that puts patterns into all seven classes."""
+"""A small real bundle for tests: a network with random weights that puts patterns into all classes; and slices."""
 
+import json
 from pathlib import Path
 
+import h5py
 import numpy as np
 import torch
 from scipy import ndimage
 
+from hamscope.config import Train
+from hamscope.data import slices
 from hamscope.data.symmetry import prepare
 from hamscope.learn import trust
-from hamscope.learn.bundle import read_bundle, write_bundle
+from hamscope.learn.bundle import CARD, read_bundle, write_bundle
 from hamscope.learn.network import InvariantNet, PaperNet, outputs
 
 WINDOW = 16
 SHARP = {"summary": "none: sharp simulated images", "psf_px": [0.0, 0.0], "noise": [0.0, 0.0]}
 SEEN = {"summary": "point-spread function of 0 to 3 px", "psf_px": [0.0, 3.0], "noise": [0.0, 0.2]}
 PSF_PX = (0.0, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 2.5, 3.0)
+KINDS = {0: 0.5, 1: 0.8, 2: 1.5, 4: 0.0, 6: 0.0}  # class and smoothness of slices
+LINE = {"epoch": 1, "seconds": 1.0, "images_per_second": 10.0, "validation_accuracy": 0.5}
 
 
 def blobs(shape: tuple[int, ...], seed: int, sigma: float = 1.5) -> np.ndarray:
@@ -68,4 +74,38 @@ def small_bundle(folder: Path, seed: int = 1, kind: str = "paper") -> Path:
     statistics, card = measured(said.logits, said.hidden, instrument)
     write_bundle(folder, network, [logits[best == k][:60] for k in range(7)], statistics, card)
     assert min(map(len, read_bundle(folder).clouds.points)) > 2
+    return folder
+
+
+def make_slices(path: Path, side: int, lattices: int = 12, seed: int = 0, kinds=KINDS) -> Path:
+    """A complete file of blobs, two slices a lattice; every second one of C-3D is a surface."""
+    images, label = [], []
+    for k, sigma in kinds.items():
+        own = blobs((2 * lattices, side, side), 10 * seed + k, sigma)
+        images.append(own)
+        label += [k] * len(own)
+    images = np.concatenate(images)
+    columns = {name: np.zeros(len(images), "u1" if name == "model" else c.dtype) for name, c in slices.COLUMNS.items()}
+    columns["model"] = np.array(label, "u1")
+    columns["lattice"] = np.tile(np.repeat(np.arange(lattices), 2), len(kinds))
+    columns["parameter"] = 0.5 + 0.01 * columns["lattice"]
+    columns["plane_surface"] = ((columns["model"] == 1) & (np.arange(len(images)) % 2 == 0)).astype("u1")
+    with h5py.File(path, "w") as file:
+        slices.create(file, len(images), side)
+        file["images"][:] = images
+        for name, column in columns.items():
+            file[name][:] = column
+        none = np.zeros(0, slices.AVALANCHES)
+        slices.finish(file, "{}", 1, {}, slices.content_hash(slices.image_digests(images), columns, none))
+    return path
+
+
+def bundle_of(folder: Path, kind: str) -> Path:
+    """A small bundle with what training would have left in it."""
+    small_bundle(folder, kind=kind)
+    card = json.loads((folder / CARD).read_text())
+    section = Train(seed=1, epochs=1, network=kind, instrument={} if kind == "invariant" else None)
+    card["training"] = section.model_dump(mode="json")
+    (folder / CARD).write_text(json.dumps(card))
+    (folder / "log.jsonl").write_text(json.dumps(LINE) + "\n")
     return folder

@@ -161,6 +161,21 @@ def train(config, slices, out, workers, gpu, changes, replace):
 
 
 @hamscope.command()
+@click.argument("bundle")
+@click.argument("slices")
+@click.option("--out", required=True, help="The bundle folder to write.")
+@replace_option
+def calibrate(bundle, slices, out, replace):
+    """Set the probabilities and error bars of BUNDLE by SLICES of lattices that it was not trained on.
+
+    Such as those of configs/calibration.toml.  Half of the lattices set them, the other half says how well they hold.
+    """
+    from hamscope.calibrate import calibrate as run
+
+    run(bundle, slices, out, replace)
+
+
+@hamscope.command()
 @click.argument("frames", nargs=-1, required=True)
 @click.option("--bundle", help="A bundle made by `hamscope train`; by default the one that comes with hamscope.")
 @click.option("--out", required=True, help="The results file to write.")

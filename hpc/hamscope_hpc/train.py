@@ -23,9 +23,9 @@ from ray.train.torch import TorchTrainer
 from hamscope import figures
 from hamscope.config import Config, Instrument, Train
 from hamscope.data.slices import Slices, read_slices
-from hamscope.errors import ContractError, Stopped, UserError
+from hamscope.errors import Stopped, UserError
 from hamscope.learn import resolution, training, trust
-from hamscope.learn.bundle import read_card, write_bundle
+from hamscope.learn.bundle import is_made, write_bundle
 from hamscope.models import CLASS_NAMES
 from hamscope.provenance import check_writable, section_hash, software_versions, whole_file
 from hamscope_hpc.cluster import start_ray
@@ -76,7 +76,7 @@ def train(
         raise UserError(f"config {config.name!r}: has no [train] section; add one")
     slices = read_slices(slices_path)
     inputs = section_hash(config.train, slices.content_sha256)
-    if _is_done(out, inputs, replace):
+    if is_made(out, inputs, replace):
         _say(f"{out} is of this config and these slices, nothing to do")
         return out
     split = _checked_split(config.train, slices, slices_path)
@@ -96,19 +96,6 @@ def train(
     shutil.rmtree(storage)
     _say(f"{out}: validation accuracy {100 * card['metrics']['accuracy']:.2f} %; {_typical(read_log(out / LOG))}")
     return out
-
-
-def _is_done(out: Path, inputs: str, replace: bool) -> bool:
-    """Whether `out` is this bundle already; UserError where it is anything else that may not be replaced."""
-    if not out.exists():
-        return False
-    try:
-        found = read_card(out)["inputs_sha256"]
-    except (ContractError, KeyError):
-        raise UserError(f"{out}: is there already and is no bundle of hamscope; choose another --out") from None
-    if found != inputs and not replace:
-        raise UserError(f"{out}: is of another config or other slices; add --replace or choose another --out")
-    return found == inputs
 
 
 def _checked_split(section: Train, slices: Slices, path: str | Path) -> tuple[np.ndarray, np.ndarray]:

@@ -2,56 +2,18 @@
 
 import json
 
-import h5py
 import numpy as np
 import pytest
-from bundles import WINDOW, blobs, small_bundle
+from bundles import WINDOW, bundle_of, make_slices
 
 from hamscope.assess import blur
 from hamscope.assess.page import write_assessment
 from hamscope.assess.sample import load
-from hamscope.config import Train
 from hamscope.data import slices
 from hamscope.data.symmetry import prepare
 from hamscope.errors import UserError
-from hamscope.learn.bundle import CARD, read_bundle
+from hamscope.learn.bundle import read_bundle
 from hamscope.learn.network import predict
-
-LINE = {"epoch": 1, "seconds": 1.0, "images_per_second": 10.0, "validation_accuracy": 0.5}
-
-
-def make_slices(path, side: int, lattices: int = 12):
-    """A complete file of blobs (three classes) and noise (two); every second slice of C-3D is a surface."""
-    images, label = [], []
-    for k, sigma in ((0, 0.5), (1, 0.8), (2, 1.5), (4, 0.0), (6, 0.0)):
-        own = blobs((2 * lattices, side, side), k, sigma)
-        images.append(own)
-        label += [k] * len(own)
-    images = np.concatenate(images)
-    columns = {name: np.zeros(len(images), "u1" if name == "model" else c.dtype) for name, c in slices.COLUMNS.items()}
-    columns["model"] = np.array(label, "u1")
-    columns["lattice"] = np.tile(np.repeat(np.arange(lattices), 2), 5)
-    columns["parameter"] = 0.5 + 0.01 * columns["lattice"]
-    columns["plane_surface"] = ((columns["model"] == 1) & (np.arange(len(images)) % 2 == 0)).astype("u1")
-    with h5py.File(path, "w") as file:
-        slices.create(file, len(images), side)
-        file["images"][:] = images
-        for name, column in columns.items():
-            file[name][:] = column
-        none = np.zeros(0, slices.AVALANCHES)
-        slices.finish(file, "{}", 1, {}, slices.content_hash(slices.image_digests(images), columns, none))
-    return path
-
-
-def bundle_of(folder, kind: str):
-    """A small bundle with what training would have left in it."""
-    small_bundle(folder, kind=kind)
-    card = json.loads((folder / CARD).read_text())
-    section = Train(seed=1, epochs=1, network=kind, instrument={} if kind == "invariant" else None)
-    card["training"] = section.model_dump(mode="json")
-    (folder / CARD).write_text(json.dumps(card))
-    (folder / "log.jsonl").write_text(json.dumps(LINE) + "\n")
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,8 @@ from hamscope.learn.dense import ask
 from hamscope.learn.trust import Images
 from hamscope.models import CLASS_NAMES
 
+_BLOCK = 2048  # windows; as grey images they take 160 MB
+
 
 class Sample(NamedTuple):
     """`images` (N, L, L) uint8, and per window, shape (N,): class, parameter, lattice, whether a free surface."""
@@ -87,7 +89,17 @@ def draw_views(bundle: Bundle, count: int, seed: int) -> Views | None:
 
 def see(bundle: Bundle, images: np.ndarray, views: Views | None = None, seed: int = 0) -> Seen:
     """Show windows (N, L, L) to a bundle, each through its microscope; without `views` they are sharp."""
-    known = condition(None, False)
+    parts = [
+        _see(bundle, images, views, seed, np.arange(first, min(first + _BLOCK, len(images))))
+        for first in range(0, len(images), _BLOCK)
+    ]
+    return Seen(views, *(np.concatenate(column) for column in zip(*parts)))
+
+
+def _see(bundle: Bundle, images: np.ndarray, views: Views | None, seed: int, numbers: np.ndarray):
+    """`flipped`, `logits` and `hidden` of the windows with these numbers."""
+    seen, known = images[numbers], condition(None, False)
     if views is not None:
-        images, known = look(images, views, seed, 0, np.arange(len(images))), views.condition
-    return Seen(views, majority_is_down(images), *ask(bundle, images, known))
+        own = Views(*(column[numbers] for column in views))
+        seen, known = look(seen, own, seed, 0, numbers), own.condition
+    return majority_is_down(seen), *ask(bundle, seen, known)

@@ -161,6 +161,19 @@ def write_bundle(
     return folder
 
 
+def is_made(folder: Path, inputs: str, replace: bool) -> bool:
+    """Whether `folder` is the bundle of these inputs already; UserError where it is what may not be replaced."""
+    if not folder.exists():
+        return False
+    try:
+        found = read_card(folder)["inputs_sha256"]
+    except (ContractError, KeyError):
+        raise UserError(f"{folder}: is there already and is no bundle of hamscope; choose another --out") from None
+    if found != inputs and not replace:
+        raise UserError(f"{folder}: was made from other inputs; add --replace or choose another --out")
+    return found == inputs
+
+
 def default_bundle() -> Path:
     """The bundle that comes with hamscope; raises UserError where this installation has none."""
     if not (DEFAULT / CARD).is_file():

@@ -98,15 +98,13 @@ def fit(train: Known, other: Known) -> dict[str, np.ndarray]:
     ValueError
         Hidden features or parameters that are not finite.
     """
-    for name, known in (("train", train), ("other", other)):
-        if not (np.isfinite(known.hidden).all() and np.isfinite(known.parameters).all()):
-            raise ValueError(f"{name}: hidden features or parameters that are not finite; leave those images out")
+    _check_finite("train", train)
     width, components = train.hidden.shape[1], min(COMPONENTS, train.hidden.shape[1])
     targets = _turn(train.parameters, train.labels, train.flipped)
     terms = 1 + width + components * (components + 1) // 2
     shapes = {
         "mean": (width,), "scale": (width,), "axes": (width, components), "value": (terms,), "spread": (terms,),
-        "limits": (2,), "near": (), "slope": (), "deviation": (), "knots": (_KNOTS,), "factors": (len(LEVELS),),
+        "limits": (2,), "near": (), "slope": (), "deviation": (), "knots": (_KNOTS,),
     }  # fmt: skip
     state = {name: np.full((len(MODELS), *shape), np.nan, np.float32) for name, shape in shapes.items()}
     state["whitening"] = whitening(train.hidden, train.labels)
@@ -115,8 +113,19 @@ def fit(train: Known, other: Known) -> dict[str, np.ndarray]:
         for name, array in _fit_class(train.hidden[mine], targets[mine], train.lattices[mine], components).items():
             state[name][k] = array
         state["near"][k] = np.quantile(_distance(state, train.hidden[mine], k), 0.95)
-        state["factors"][k] = _factors(state, other, k)
-    return state
+    return conform(state, other)
+
+
+def conform(state: dict, other: Known) -> dict[str, np.ndarray]:
+    """The state of `fit` with the widths set anew, by `other`: images of lattices that nothing was fitted to.
+
+    Infinite widths for a class with too few lattices in `other`.  Raises ValueError as `fit` does.
+    """
+    _check_finite("other", other)
+    factors = np.full((len(MODELS), len(LEVELS)), np.nan, np.float32)
+    for k in np.flatnonzero(np.isfinite(state["near"])):
+        factors[k] = _factors(state, other, k)
+    return state | {"factors": factors}
 
 
 def predict(state: dict, hidden: np.ndarray, classes: np.ndarray, flipped: np.ndarray):
@@ -178,6 +187,11 @@ def whitening(hidden: np.ndarray, labels: np.ndarray) -> np.ndarray:
     kept = variance >= max(LEAST_SPREAD**2 * variance[-1], np.finfo(float).tiny)
     kept[-1] = True
     return np.ascontiguousarray(axes[:, kept] / np.sqrt(np.maximum(variance[kept], np.finfo(float).tiny)), np.float32)
+
+
+def _check_finite(name: str, known: Known) -> None:
+    if not (np.isfinite(known.hidden).all() and np.isfinite(known.parameters).all()):
+        raise ValueError(f"{name}: hidden features or parameters that are not finite; leave those images out")
 
 
 def _turn(parameters: np.ndarray, labels: np.ndarray, flipped: np.ndarray) -> np.ndarray:

@@ -59,23 +59,58 @@ def measure(logits, hidden, known: Images, held_out: int) -> tuple[dict[str, np.
             "the hidden layer is the same for every image: the network has died in training; lower learning_rate"
         )
     fit = np.arange(len(logits)) >= held_out
-    first = ~fit & (known.lattice % 2 == 0)
-    report = ~fit & ~first
     labels = known.label
-    temperature = calibration.fit_temperature(logits[first], labels[first])
     gauss = scores.fit_gauss(hidden[fit], labels[fit])
-    state = parameters.fit(known.part(hidden, fit), known.part(hidden, first))
     clouds = Clouds([logits[fit][labels[fit] == k] for k in range(len(CLASS_NAMES))])
-    statistics = {"gauss.means": gauss.means, "gauss.white": gauss.white}
-    statistics |= {f"parameters.{name}": array for name, array in state.items()}
+    first = ~fit & setting(known)
+    state = parameters.fit(known.part(hidden, fit), known.part(hidden, first))
+    statistics = {"gauss.means": gauss.means, "gauss.white": gauss.white} | parameter_arrays(state)
+    return statistics, {
+        "metrics": metrics(logits[:held_out], labels[:held_out], clouds),
+        **_set(logits[~fit], hidden[~fit], known.of(~fit), gauss, clouds, state),
+    }
+
+
+def calibrate(logits, hidden, known: Images, gauss: scores.Gauss, clouds: Clouds, state: dict) -> tuple[dict, dict]:
+    """Temperature, thresholds and widths of the error bars set anew by images of lattices never trained on.
+
+    Parameters
+    ----------
+    logits, hidden : ndarray, shapes (M, K) and (M, H)
+    known : Images
+    gauss, clouds, state
+        Of the bundle; see `hamscope.learn.scores`, `confidence` and `parameters`.
+
+    Returns
+    -------
+    statistics, card : dict
+        What `measure` returns of them: the arrays of the regression, and "calibration", "rejection" and "coverage".
+    """
+    state = parameters.conform(state, known.part(hidden, setting(known)))
+    return parameter_arrays(state), _set(logits, hidden, known, gauss, clouds, state)
+
+
+def setting(known: Images) -> np.ndarray:
+    """Which of the held-out images (M,) set temperature, thresholds and widths; the others say how well."""
+    return known.lattice % 2 == 0
+
+
+def parameter_arrays(state: dict) -> dict[str, np.ndarray]:
+    """The state of the regression under the names that it has among the statistics of a bundle."""
+    return {f"parameters.{name}": array for name, array in state.items()}
+
+
+def _set(logits, hidden, known: Images, gauss: scores.Gauss, clouds: Clouds, state: dict) -> dict:
+    """Temperature and thresholds by one half of held-out images, and what the card says of the other half."""
+    first = setting(known)
+    temperature = calibration.fit_temperature(logits[first], known.label[first])
     limits = {
         name: float(np.quantile(score(name, logits[first], hidden[first], gauss, clouds), TRUE)) for name in SCORES
     }
-    return statistics, {
-        "metrics": metrics(logits[:held_out], labels[:held_out], clouds),
-        "calibration": calibrated(logits[report], labels[report], temperature),
+    return {
+        "calibration": calibrated(logits[~first], known.label[~first], temperature),
         "rejection": {"score": SCORES[0], "accepts": TRUE, "limits": limits | {name: 1.0 for name in NORMS}},
-        "coverage": covered(state, hidden[report], known.of(report)),
+        "coverage": covered(state, hidden[~first], known.of(~first)),
     }
 
 

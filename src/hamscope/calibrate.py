@@ -1,0 +1,91 @@
+"""`hamscope calibrate`: the doubts of a trained bundle, set by many more lattices than its training could hold out.
+
+    bundle, slices -> assess/sample.py (windows, each through a microscope) -> learn/trust.py -> the bundle again
+
+with another temperature, other thresholds and other widths of the error bars; its weights are what they were.
+
+An error bar is worth what its lattices are worth, not its images: those of one lattice share their parameter.
+"""
+
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from hamscope.assess.sample import draw_views, load, see
+from hamscope.data.slices import read_attributes
+from hamscope.errors import UserError
+from hamscope.learn import trust
+from hamscope.learn.bundle import CARD, FILES, is_made, read_bundle, write_bundle
+from hamscope.models import CLASS_NAMES
+from hamscope.provenance import canonical_json, check_writable, sha256_text
+
+SEED = 20261128  # of the microscopes
+FEWEST = 20  # windows of a class: fewer set no limit that 95 % of them pass
+
+
+def calibrate(path: str | Path, slices: str | Path, out: str | Path, replace: bool = False) -> Path:
+    """Write the bundle `out`: that at `path`, with its probabilities, thresholds and error bars set by `slices`.
+
+    Lattices with an even number set them, those with an odd one say how well they hold: the tables "calibration" and
+    "coverage" of the card.  Every class counts alike: of each, as many windows are taken as there are of the rarest,
+    spread evenly over its lattices.
+
+    Parameters
+    ----------
+    slices : str or Path
+        A slices file of lattices that the bundle was not trained on, all seven classes among them.
+    replace : bool
+        Replace a bundle at `out` that was made from other inputs.
+
+    Raises
+    ------
+    UserError
+        The slices of the training, classes that are missing, or an `out` that is something else.
+    """
+    out = Path(out)
+    check_writable(out)
+    bundle, content = read_bundle(path), read_attributes(slices)["content_sha256"]
+    if content == bundle.card.get("slices_sha256"):
+        raise UserError(f"{slices}: are the slices of the bundle's own training; simulate others, with another seed")
+    inputs = sha256_text(canonical_json([bundle.sha256, content]))
+    if is_made(out, inputs, replace):
+        _say(f"{out} is of this bundle and these slices, nothing to do")
+        return out
+    trained = np.array([name in bundle.card["coverage"] for name in CLASS_NAMES])
+    sample = load(slices, bundle.window, sys.maxsize)
+    counts = np.where(trained, np.bincount(sample.label, minlength=len(CLASS_NAMES)), sys.maxsize)
+    rarest = int(np.argmin(counts))
+    if counts[rarest] < FEWEST:
+        raise UserError(
+            f"{slices}: holds {counts[rarest]} windows of {CLASS_NAMES[rarest]}, {FEWEST} are needed; simulate more"
+        )
+    sample = load(slices, bundle.window, int(counts[rarest]))
+    sample = sample.of(trained[sample.label])
+    _say(f"{counts[rarest]} windows a class")
+    seen = see(bundle, sample.images, draw_views(bundle, len(sample.images), SEED), SEED)
+    statistics, measured = trust.calibrate(
+        seen.logits, seen.hidden, seen.known(sample), bundle.gauss, bundle.clouds, bundle.parameters
+    )
+    measured["calibration"]["slices_sha256"] = content
+
+    def rest(folder: Path) -> None:
+        for file in bundle.path.iterdir():
+            if file.name not in (*FILES, CARD):
+                (shutil.copytree if file.is_dir() else shutil.copyfile)(file, folder / file.name)
+
+    card = bundle.card | measured | {"inputs_sha256": inputs}
+    write_bundle(out, bundle.network, bundle.clouds.points, bundle.statistics | statistics, card, rest)
+    _say(f"{out}: calibration error {100 * measured['calibration']['ece']:.2f} %; {_covered(measured['coverage'])}")
+    return out
+
+
+def _covered(table: dict) -> str:
+    """What the intervals of odd lattices hold, in words."""
+    shares = ", ".join(f"{name} {100 * row['in68']:.0f} and {100 * row['in90']:.0f}" for name, row in table.items())
+    return f"intervals of 68 and 90 % hold the parameter in per cent of windows: {shares}"
+
+
+def _say(message: str) -> None:
+    print(f"calibrate: {message}", file=sys.stderr, flush=True)
