@@ -4,6 +4,7 @@ A private Ray listens on the loopback interface only, asks every client for a to
 only this user may enter, and ends with the program.
 """
 
+import fcntl
 import logging
 import os
 import secrets
@@ -23,6 +24,7 @@ from hamscope.errors import Failed, UserError
 
 LOOPBACK = "127.0.0.1"
 OBJECT_STORE_BYTES = 256 * 2**20  # pixels and slices are read by those who need them, so little travels
+_PREFIX, _TOKEN = "hs-", "token"  # the folder of a private Ray in /tmp, and what its clients have to know
 _SHARED = "/dev/shm"  # where Ray has its object store
 _ANSWER = 10.0  # seconds within which a Ray cluster has to answer; Ray itself waits for minutes
 # At "fatal" Ray's own messages stay in its log files: in this process they would be warnings about its inner workings.
@@ -74,8 +76,12 @@ def _check_answers(address: str) -> None:
         ) from None
 
 
-def _make_folder() -> Path:
-    """A folder of this user alone for a private Ray, with its token; Failed where Ray could not write."""
+@contextmanager
+def _folder():
+    """A folder of this user alone for a private Ray, with its token; Failed where Ray could not write.
+
+    The token is locked as long as the block lasts, so the folders of processes that were killed can be told, and go.
+    """
     place = _SHARED
     try:
         if Path(place).is_dir():
@@ -83,26 +89,41 @@ def _make_folder() -> Path:
         place = "/tmp"
         # The names of sockets may have 107 bytes, so TMPDIR, which can be long, is not asked.  The folder has mode
         # 0700; Ray opens its own to all users, so that lies inside.
-        folder = Path(tempfile.mkdtemp(prefix="hs-", dir=place))
-        (folder / "token").touch(mode=0o600)
-        (folder / "token").write_text(_token())
+        _remove_abandoned(Path(place))
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place))
+        token = os.open(folder / _TOKEN, os.O_CREAT | os.O_WRONLY, 0o600)
+        fcntl.flock(token, fcntl.LOCK_EX)
+        os.write(token, _token().encode())
     except OSError as error:
         raise Failed(
             f"Ray cannot start here: {place} cannot be written ({error.strerror}); make room in it or mend its rights, "
             "or give the RAY_ADDRESS of a Ray cluster"
         ) from None
-    return folder
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(token)
+
+
+def _remove_abandoned(place: Path) -> None:
+    """Remove what private Rays of this user have left in `place` whose process was killed."""
+    for folder in place.glob(f"{_PREFIX}*"):
+        with suppress(OSError):
+            if folder.lstat().st_uid == os.getuid():
+                with open(folder / _TOKEN) as token:
+                    fcntl.flock(token, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises where the lock is held
+                    if token.read():  # empty: it is about to be locked
+                        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
 def _private_ray(cpus: int):
     """Start a Ray for this process alone."""
-    folder = _make_folder()
-    token = folder / "token"
     # Not RAY_AUTH_MODE: Ray reads that when it is imported, too early.  A local Ray wants a token unless told
     # otherwise, and sets the mode for its processes.
     quiet = {"RAY_USAGE_STATS_ENABLED": "0", _LEVEL: "fatal"}
-    with _environment(RAY_AUTH_MODE=None, RAY_AUTH_TOKEN_PATH=str(token), **quiet):
+    with _folder() as folder, _environment(RAY_AUTH_MODE=None, RAY_AUTH_TOKEN_PATH=str(folder / _TOKEN), **quiet):
         # On Linux Ray replaces a loopback address by one that the network can reach, unless it is told that this is a
         # machine without clusters.
         clusters, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
@@ -113,11 +134,11 @@ def _private_ray(cpus: int):
                 _temp_dir=str(folder / "ray"), object_store_memory=OBJECT_STORE_BYTES,
             ) as context:  # fmt: skip
                 if context.dashboard_url:
-                    print(f"dashboard: http://{context.dashboard_url} (asks for the token in {token})", file=sys.stderr)
+                    link = f"http://{context.dashboard_url} (asks for the token in {folder / _TOKEN})"
+                    print(f"dashboard: {link}", file=sys.stderr)
                 yield
         finally:
             ray_constants.ENABLE_RAY_CLUSTER = clusters
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
