@@ -8,13 +8,22 @@ import pytest
 from bundles import KINDS, WINDOW, bundle_of, make_slices
 
 from hamscope.assess.sample import draw_views, load, see
-from hamscope.calibrate import calibrate
+from hamscope.calibrate import VIEWS, calibrate
 from hamscope.data.slices import read_attributes
 from hamscope.errors import UserError
 from hamscope.learn import trust
 from hamscope.learn.bundle import CARD, WEIGHTS, read_bundle, write_bundle
+from hamscope.models import CLASS_NAMES
 
 ALL = KINDS | {3: 1.0, 5: 0.3}
+
+
+def trained_on(counts: np.ndarray, folder):
+    """The bundle in `folder`, said to be trained on classes in the proportion of `counts`."""
+    card = json.loads((folder / CARD).read_text())
+    card["metrics"]["confusion"] = np.diag(counts).tolist()
+    (folder / CARD).write_text(json.dumps(card))
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +31,7 @@ def data(tmp_path_factory):
     """A bundle whose doubts are of made-up labels and parameters, slices to set them by, and fresh ones."""
     folder = tmp_path_factory.mktemp("calibrate")
     return {
-        "bundle": bundle_of(folder / "bundle", "invariant"),
+        "bundle": trained_on(np.ones(7, int), bundle_of(folder / "bundle", "invariant")),
         "own": make_slices(folder / "own.h5", WINDOW, 150, 1, ALL),
         "fresh": make_slices(folder / "fresh.h5", WINDOW, 150, 2, ALL),
     }  # fmt: skip
@@ -64,8 +73,8 @@ def test_odd_lattices_are_told_and_not_used(data, calibrated, tmp_path):
     setting the widths.
     """
     card = read_bundle(calibrated).card
-    assert all(row["lattices"] == 75 and row["images"] == 150 for row in card["coverage"].values())
-    assert card["calibration"]["images"] == 7 * 150
+    assert all(row["lattices"] == 75 and row["images"] == VIEWS * 150 for row in card["coverage"].values())
+    assert card["calibration"]["images"] == VIEWS * 7 * 150
     assert card["calibration"]["slices_sha256"] == read_attributes(data["own"])["content_sha256"]
     sample = load(data["own"], WINDOW, 10**6)
     bundle = read_bundle(data["bundle"])
@@ -79,7 +88,7 @@ def test_odd_lattices_are_told_and_not_used(data, calibrated, tmp_path):
 
 
 def test_the_network_stays_and_the_temperature_follows_the_logits(data, calibrated, tmp_path):
-    """Weights and log are those of the bundle, byte for byte; of logits three times as large T is three times as large.
+    """Weights and log are those of the bundle, byte for byte; of logits a third as large T is a third.
 
     95 % of the windows of the even lattices pass the threshold.  Seen to fail with a temperature of 1, and with the log
     left behind.
@@ -87,20 +96,32 @@ def test_the_network_stays_and_the_temperature_follows_the_logits(data, calibrat
     for name in (WEIGHTS, "log.jsonl"):
         assert (calibrated / name).read_bytes() == (data["bundle"] / name).read_bytes()
     bundle = read_bundle(data["bundle"])
-    bundle.network.full2.weight.data *= 3
-    bundle.network.full2.bias.data *= 3
+    bundle.network.full2.weight.data /= 3
+    bundle.network.full2.bias.data /= 3
     card = {key: value for key, value in bundle.card.items() if key != "sha256"}
-    write_bundle(tmp_path / "loud", bundle.network, bundle.clouds.points, bundle.statistics, card)
-    loud = read_bundle(calibrate(tmp_path / "loud", data["own"], tmp_path / "set"))
-    quiet = read_bundle(calibrated)
-    assert loud.card["calibration"]["temperature"] == pytest.approx(
-        3 * quiet.card["calibration"]["temperature"], rel=1e-3
+    write_bundle(tmp_path / "soft", bundle.network, bundle.clouds.points, bundle.statistics, card)
+    soft = read_bundle(calibrate(tmp_path / "soft", data["own"], tmp_path / "set"))
+    plain = read_bundle(calibrated)
+    assert soft.card["calibration"]["temperature"] == pytest.approx(
+        plain.card["calibration"]["temperature"] / 3, rel=1e-3
     )
-    seen, sample, _ = coverage(quiet, data["own"])
+    seen, sample, _ = coverage(plain, data["own"])
     first = sample.lattice % 2 == 0
-    values = trust.score("cloud", seen.logits[first], seen.hidden[first], quiet.gauss, quiet.clouds)
+    values = trust.score("cloud", seen.logits[first], seen.hidden[first], plain.gauss, plain.clouds)
     # Seen through other microscopes: 1050 windows, and as many set it.
-    assert (values <= quiet.card["rejection"]["limits"]["cloud"]).mean() == pytest.approx(0.95, abs=0.03)
+    assert (values <= plain.card["rejection"]["limits"]["cloud"]).mean() == pytest.approx(0.95, abs=0.03)
+
+
+def test_the_classes_count_as_in_the_training(data, tmp_path):
+    """Trained on twice as many of two classes: half as many windows of the others, of lattices from first to last.
+
+    Seen to fail with as many of each.
+    """
+    shutil.copytree(data["bundle"], tmp_path / "bundle")
+    trained_on(np.array([20, 10, 10, 20, 10, 10, 10]), tmp_path / "bundle")
+    table = read_bundle(calibrate(tmp_path / "bundle", data["own"], tmp_path / "out")).card["coverage"]
+    assert [table[name]["images"] for name in CLASS_NAMES] == [VIEWS * n for n in (150, 75, 75, 150, 75, 75, 75)]
+    assert {row["lattices"] for row in table.values()} == {75}
 
 
 def test_it_is_done_once_and_replaces_only_when_told(data, calibrated, tmp_path, capsys):

@@ -13,15 +13,16 @@ from pathlib import Path
 
 import numpy as np
 
-from hamscope.assess.sample import draw_views, load, see
+from hamscope.assess.sample import Sample, draw_views, load, see
 from hamscope.data.slices import read_attributes
 from hamscope.errors import UserError
 from hamscope.learn import trust
-from hamscope.learn.bundle import CARD, FILES, is_made, read_bundle, write_bundle
+from hamscope.learn.bundle import CARD, FILES, Bundle, is_made, read_bundle, write_bundle
 from hamscope.models import CLASS_NAMES
 from hamscope.provenance import canonical_json, check_writable, sha256_text
 
 SEED = 20261128  # of the microscopes
+VIEWS = 4  # microscopes that each window is seen through: the spread between them is part of an error bar
 FEWEST = 20  # windows of a class: fewer set no limit that 95 % of them pass
 
 
@@ -29,8 +30,8 @@ def calibrate(path: str | Path, slices: str | Path, out: str | Path, replace: bo
     """Write the bundle `out`: that at `path`, with its probabilities, thresholds and error bars set by `slices`.
 
     Lattices with an even number set them, those with an odd one say how well they hold: the tables "calibration" and
-    "coverage" of the card.  Every class counts alike: of each, as many windows are taken as there are of the rarest,
-    spread evenly over its lattices.
+    "coverage" of the card.  The classes count as they did in the training, since probabilities depend on it how often a
+    class is met: windows are taken in that proportion, as many as there are, spread evenly over the lattices.
 
     Parameters
     ----------
@@ -49,25 +50,14 @@ def calibrate(path: str | Path, slices: str | Path, out: str | Path, replace: bo
     bundle, content = read_bundle(path), read_attributes(slices)["content_sha256"]
     if content == bundle.card.get("slices_sha256"):
         raise UserError(f"{slices}: are the slices of the bundle's own training; simulate others, with another seed")
-    inputs = sha256_text(canonical_json([bundle.sha256, content]))
+    inputs = sha256_text(canonical_json([bundle.sha256, content, SEED, VIEWS]))
     if is_made(out, inputs, replace):
         _say(f"{out} is of this bundle and these slices, nothing to do")
         return out
-    trained = np.array([name in bundle.card["coverage"] for name in CLASS_NAMES])
-    sample = load(slices, bundle.window, sys.maxsize)
-    counts = np.where(trained, np.bincount(sample.label, minlength=len(CLASS_NAMES)), sys.maxsize)
-    rarest = int(np.argmin(counts))
-    if counts[rarest] < FEWEST:
-        raise UserError(
-            f"{slices}: holds {counts[rarest]} windows of {CLASS_NAMES[rarest]}, {FEWEST} are needed; simulate more"
-        )
-    sample = load(slices, bundle.window, int(counts[rarest]))
-    sample = sample.of(trained[sample.label])
-    _say(f"{counts[rarest]} windows a class")
-    seen = see(bundle, sample.images, draw_views(bundle, len(sample.images), SEED), SEED)
-    statistics, measured = trust.calibrate(
-        seen.logits, seen.hidden, seen.known(sample), bundle.gauss, bundle.clouds, bundle.parameters
-    )
+    sample = _sample(bundle, slices)
+    _say(f"{len(sample.images):,} windows, {VIEWS} views of each")
+    logits, hidden, known = _seen(bundle, sample)
+    statistics, measured = trust.calibrate(logits, hidden, known, bundle.gauss, bundle.clouds, bundle.parameters)
     measured["calibration"]["slices_sha256"] = content
 
     def rest(folder: Path) -> None:
@@ -79,6 +69,28 @@ def calibrate(path: str | Path, slices: str | Path, out: str | Path, replace: bo
     write_bundle(out, bundle.network, bundle.clouds.points, bundle.statistics | statistics, card, rest)
     _say(f"{out}: calibration error {100 * measured['calibration']['ece']:.2f} %; {_covered(measured['coverage'])}")
     return out
+
+
+def _sample(bundle: Bundle, slices: str | Path) -> Sample:
+    """Windows of the classes that the bundle knows, in the proportion in which it was trained on them."""
+    counts = np.bincount(load(slices, bundle.window, sys.maxsize).label, minlength=len(CLASS_NAMES))
+    # Of the validation images, which were drawn from the same file.
+    weight = np.array(bundle.card["metrics"]["confusion"]).sum(axis=1)
+    for name, count in zip(CLASS_NAMES, np.where(weight, counts, FEWEST)):
+        if count < FEWEST:
+            raise UserError(f"{slices}: holds {count} windows of {name}, {FEWEST} are needed; simulate more")
+    scale = np.min(counts[weight > 0] / weight[weight > 0])
+    return load(slices, bundle.window, np.floor(scale * weight).astype(int))
+
+
+def _seen(bundle: Bundle, sample: Sample) -> tuple[np.ndarray, np.ndarray, trust.Images]:
+    """Logits, hidden layer and what is known of VIEWS views of each window."""
+    views = []
+    for seed in range(SEED, SEED + VIEWS):
+        seen = see(bundle, sample.images, draw_views(bundle, len(sample.images), seed), seed)
+        views.append((seen.logits, seen.hidden, *seen.known(sample)))
+    logits, hidden, *known = (np.concatenate(column) for column in zip(*views))
+    return logits, hidden, trust.Images(*known)
 
 
 def _covered(table: dict) -> str:

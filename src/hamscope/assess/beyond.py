@@ -18,7 +18,7 @@ PLACES = ("below", "inside", "above")
 def covered(bundle: Bundle, drawn: Series) -> dict:
     """Of the values below, inside and above the trained range: {place: {"windows", "in68", "in90", "sigma68", ...}}.
 
-    "sigma68" is the mean half width of the 68 % interval, "off" the mean of estimate minus truth, "answered" the
+    "sigma68" is the median half width of the 68 % interval, "off" the mean of estimate minus truth, "answered" the
     share of the windows that the network gives to the class that drew them, and "open68" and "open90" the shares within
     intervals that are open where they reach an end of the trained range.  An infinite width, none promised, is None.
     """
@@ -31,7 +31,7 @@ def covered(bundle: Bundle, drawn: Series) -> dict:
     table = {}
     for place, mine in zip(PLACES, places):
         if mine.any() and np.isfinite(value[mine]).all():
-            width = float(half68[mine].mean())
+            width = float(np.median(half68[mine]))
             table[place] = {
                 "windows": int(mine.sum()),
                 "in68": parameters.coverage(value[mine], half68[mine], truth[mine]),

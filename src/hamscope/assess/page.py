@@ -309,7 +309,7 @@ def _coverage(found: dict) -> dict:
         calibration = own["calibration"]
         for k, row in own["coverage"].items():
             width = "none promised" if row["sigma68"] is None else f"{row['sigma68']:.4f}"
-            numbers = f"{row['rms']:.4f}", width, f"{row['slope']:.2f}", str(row["lattices"])
+            numbers = f"{row['error68']:.4f}", width, f"{row['slope']:.2f}", str(row["lattices"])
             rows.append([name, k, _percent(row["in68"]), _percent(row["in90"]), *numbers])
         rows.append([name, f"ECE {_percent(calibration['ece'], 2)} % (temperature {calibration['temperature']:.2f}; "
                      f"without it {_percent(calibration['ece_uncalibrated'], 2)} %)", *[""] * 6])  # fmt: skip
@@ -318,7 +318,7 @@ def _coverage(found: dict) -> dict:
         "class",
         "in 68 % interval",
         "in 90 % interval",
-        "rms error",
+        "68 % of errors below",
         "68 % half width",
         "slope",
         "lattices",

@@ -48,8 +48,8 @@ class Seen(NamedTuple):
         return Images(sample.label, sample.value, self.flipped, sample.lattice)
 
 
-def load(path: str | Path, window: int, most: int) -> Sample:
-    """Windows of a slices file, at most so many of a class, spread evenly over its lattices.
+def load(path: str | Path, window: int, most) -> Sample:
+    """Windows of a slices file, spread evenly over its lattices: at most `most` of a class, a number or one a class.
 
     Slices that are larger than the window are cut into as many windows as fit side by side.
 
@@ -68,9 +68,10 @@ def load(path: str | Path, window: int, most: int) -> Sample:
     names = {"label": "model", "value": "parameter", "lattice": "lattice", "surface": "plane_surface"}
     columns = {name: np.repeat(slices.columns[column], per * per) for name, column in names.items()}
     chosen = []
-    for k in range(len(CLASS_NAMES)):
+    for k, limit in enumerate(np.broadcast_to(most, len(CLASS_NAMES))):
         mine = np.flatnonzero(columns["label"] == k)
-        chosen.append(mine[np.arange(min(most, len(mine))) * len(mine) // max(min(most, len(mine)), 1)])
+        taken = int(min(limit, len(mine)))
+        chosen.append(mine[np.arange(taken) * len(mine) // max(taken, 1)])
     numbers = np.concatenate(chosen)
     label = columns.pop("label")[numbers].astype(np.int64)
     return Sample(images[numbers], label, **{name: column[numbers] for name, column in columns.items()})
