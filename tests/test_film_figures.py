@@ -25,13 +25,13 @@ def count(path, colour) -> int:
     return int(is_colour(pixels(path), colour).sum())
 
 
-def loop(n: int = 5, **more) -> list[dict]:
-    """Frames of a heating branch, 300 K and up in uneven steps, and a cooling branch 2.5 K lower; one class each."""
+def loop(n: int = 5, below: float = 2.5, **more) -> list[dict]:
+    """Frames of a heating branch, 300 K and up in uneven steps, and a cooling branch `below`; one class each."""
     kelvin = 300 + np.array([0, 1, 2, 4, 5, 7, 8, 9, 11, 12])[:n]
     names = list(COLOURS)
     up = [{"index": k, "kelvin": t, "direction": 1, "shares": {names[k % 7]: 1.0}, "sure": {names[k % 7]: 1.0}}
           for k, t in enumerate(kelvin)]  # fmt: skip
-    down = [{"index": n + k, "kelvin": t - 2.5, "direction": -1, "shares": {names[(k + 3) % 7]: 1.0},
+    down = [{"index": n + k, "kelvin": t - below, "direction": -1, "shares": {names[(k + 3) % 7]: 1.0},
              "sure": {names[(k + 3) % 7]: 1.0}} for k, t in enumerate(kelvin[::-1])]  # fmt: skip
     return [frame | more for frame in up + down]
 
@@ -49,14 +49,16 @@ def test_columns_have_the_heights_of_the_shares(tmp_path):
     assert np.array(dark) / bright == pytest.approx([0.2 / 0.6] * 2, rel=0.06)  # white edges take some pixels
 
 
+@pytest.mark.parametrize("below", [2.5, 60.0])
 @pytest.mark.parametrize("narrow", [False, True])
-def test_every_frame_stands_where_it_is_said_to(tmp_path, narrow):
+def test_every_frame_stands_where_it_is_said_to(tmp_path, narrow, below):
     """At the place that is returned for a frame the picture has the colour of its class, top to bottom.
 
-    Ten frames of two branches in uneven steps, in the picture in two panels.  Seen to fail with heating and cooling
-    exchanged, and with the places of bars in equal steps.
+    Ten frames of two branches in uneven steps, in the picture in two panels, which they fill also where the branches
+    lie far apart.  Seen to fail with heating and cooling exchanged, with the places of bars in equal steps, and with
+    one axis for branches that lie far apart (0.06 of the width for 0.6).
     """
-    made = table(loop())
+    made = table(loop(below=below))
     places = film_figures.fractions(made, list(range(10)), tmp_path / "shares.png", narrow)
     image = pixels(tmp_path / "shares.png")
     for row, (x, top, bottom) in enumerate(places):
@@ -66,19 +68,24 @@ def test_every_frame_stands_where_it_is_said_to(tmp_path, narrow):
             assert is_colour(column[round((top + part * (bottom - top)) * len(image))], COLOURS[name])
     assert max(place[2] for place in places[:5]) < min(place[1] for place in places[5:])
     steps = np.diff([place[0] for place in places])
+    assert steps[:4].sum() > 0.4
     assert steps[:4] / steps[0] == pytest.approx([1, 1, 2, 1], rel=1e-2)
     assert steps[5:] / steps[0] == pytest.approx([-1, -2, -1, -1], rel=1e-2)
 
 
-def test_a_point_of_the_distances_stands_where_it_is_said_to(tmp_path):
+@pytest.mark.parametrize("below", [2.5, 60.0])
+def test_a_point_of_the_distances_stands_where_it_is_said_to(tmp_path, below):
     """At the place that is returned for a heating frame there is a point of the class drawn strongly.
 
-    Seen to fail with the limits of the data taken for those of the axis.
+    Branches far apart have panels of their own.  Seen to fail with the limits of the data taken for those of the axis,
+    with the panels exchanged, in the picture or in the places, and with one panel for all.
     """
-    made = table(loop(distance={"RF-3D": 1.0}))
+    made = table(loop(below=below, distance={"RF-3D": 1.0}))
     places = film_figures.distances(made, list(range(10)), tmp_path / "far.png", "RF-3D")
     image = is_colour(pixels(tmp_path / "far.png"), COLOURS["RF-3D"])
     height = int(np.argmax(image[:, : round(0.8 * image.shape[1])].sum(axis=1)))  # the line of heating and cooling
+    assert places[4][0] - places[0][0] > (0.2 if below > 10 else 0.4)
+    assert min(x for x, *_ in places[:5]) > min(x for x, *_ in places[5:])  # it is warmer there
     for x, top, bottom in places[:5]:
         assert image[height - 3 : height + 4, round(x * image.shape[1]) + np.arange(-3, 4)].mean() > 0.7
         assert top < height / len(image) < bottom and bottom > 0.8

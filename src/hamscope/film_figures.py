@@ -36,6 +36,16 @@ class Axis:
     title: str
     branches: list[tuple[str, np.ndarray]]
 
+    @property
+    def columns(self) -> list["Axis"]:
+        """This axis, or one a branch, left to right, where the gap between two is wider than both: a major loop."""
+        if len(self.branches) == 2:
+            ends = sorted((self.x[own].min(), self.x[own].max(), k) for k, (_, own) in enumerate(self.branches))
+            (low, inner, first), (outer, high, second) = ends
+            if outer - inner > (inner - low) + (high - outer):
+                return [Axis(self.x, self.title, [self.branches[k]]) for k in (first, second)]
+        return [self]
+
 
 def series_axis(results: Results, rows: list[int]) -> Axis:
     """Temperature where it is known of all frames and no two of a branch share one; else the number of the frame."""
@@ -61,7 +71,8 @@ def fractions(results: Results, rows: list[int], path: str | Path, narrow: bool 
     with matplotlib.rc_context(STYLE):
         width, height = (NARROW, 2.3) if narrow else (WIDTH, 2.5)
         figure = Figure((width, height * len(where.branches) + (1.3 if narrow else 0.8)), layout="constrained")
-        axes = figure.subplots(len(where.branches), 1, sharex=True, squeeze=False)[:, 0]
+        shared = len(where.columns) == 1
+        axes = figure.subplots(len(where.branches), 1, sharex=shared, squeeze=False)[:, 0]
         for axis, (name, own) in zip(axes, where.branches):
             _stacked(axis, results, [rows[place] for place in own], where.x[own])
             axis.set_title(name, loc="left", fontsize=9, fontweight="bold")
@@ -99,26 +110,32 @@ def distances(
     model = model or _nearest(distance)
     with matplotlib.rc_context(STYLE):
         figure = Figure((NARROW, 6.0) if narrow else (WIDTH, 5.0), layout="constrained")
-        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-        for k, name in sorted(enumerate(CLASS_NAMES), key=lambda item: item[1] == model):
-            strong = name == model
-            style = {"linewidth": 2.2, "markersize": 5} if strong else {"linewidth": 1.1, "alpha": 0.6, "markersize": 0}
-            half = None if error is None else error[rows, k]
-            _lines(upper, where, distance[:, k], half, color=COLOURS[name], **style)
-        _distance_scale(upper, distance)
-        upper.axhline(1, color=FAINT, linewidth=0.8, linestyle=":")
-        upper.set(ylabel="distance to the cloud (sigma)")
-        _lines(lower, where, results.up_fraction[rows], None, color=INK, linewidth=1.2, markersize=3)
-        lower.axhspan((1 - MIDDLE) / 2, (1 + MIDDLE) / 2, color="#EDEAE2", zorder=0)
-        lower.set(ylabel="share up", xlabel=where.title, ylim=(0, 1))
-        lower.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
-        if where.title == "frame":
-            lower.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+        columns = where.columns
+        axes = figure.subplots(2, len(columns), sharex="col", sharey="row", height_ratios=(3, 1), squeeze=False)
+        for part, upper, lower in zip(columns, *axes):
+            for k, name in sorted(enumerate(CLASS_NAMES), key=lambda item: item[1] == model):
+                style = {"linewidth": 1.1, "alpha": 0.6, "markersize": 0}
+                if name == model:
+                    style = {"linewidth": 2.2, "markersize": 5}
+                half = None if error is None else error[rows, k]
+                _lines(upper, part, distance[:, k], half, color=COLOURS[name], **style)
+            _distance_scale(upper, distance)
+            upper.axhline(1, color=FAINT, linewidth=0.8, linestyle=":")
+            _lines(lower, part, results.up_fraction[rows], None, color=INK, linewidth=1.2, markersize=3)
+            lower.axhspan((1 - MIDDLE) / 2, (1 + MIDDLE) / 2, color="#EDEAE2", zorder=0)
+            lower.set(xlabel=where.title, ylim=(0, 1))
+            lower.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+            if len(columns) > 1:
+                upper.set_title(part.branches[0][0], loc="left", fontsize=9, fontweight="bold")
+            lower.xaxis.set_major_locator(MaxNLocator(8 // len(columns), integer=where.title == "frame"))
+        axes[0, 0].set(ylabel="distance to the cloud (sigma)")
+        axes[1, 0].set(ylabel="share up")
         place = {"loc": "outside lower center", "ncols": 3} if narrow else {"loc": "outside right upper"}
         figure.legend(handles=_line_handles(known, model, where, error is not None), **place)
         save(figure, path)
-    places = _places(where, {own[0]: upper for _, own in where.branches})
-    bottom = 1 - lower.get_position().y0
+    panels = {own[0]: upper for part, upper in zip(columns, axes[0]) for _, own in part.branches}
+    places = _places(where, panels)
+    bottom = 1 - axes[1, 0].get_position().y0
     return [[x, top, bottom] for x, top, _ in places]
 
 
