@@ -24,8 +24,8 @@ from hamscope.data.results import read_results
 
 def start(frames: list[str], out: Path, log) -> subprocess.Popen:
     """The command, in the background."""
-    command = [sys.executable, "-m", "hamscope_hpc.cli", "classify", *frames, "--out", str(out), "--stride", str(STRIDE),
-               "--actors", str(ACTORS), "--threshold", "128"]  # fmt: skip
+    command = [sys.executable, "-m", "hamscope_hpc.cli", "classify", *frames, "--out", str(out),
+               "--stride", str(STRIDE), "--actors", str(ACTORS), "--threshold", "128"]  # fmt: skip
     return subprocess.Popen(command, stdout=log, stderr=log)
 
 
@@ -77,7 +77,7 @@ def main(count: int, folder: Path) -> None:
     names = Counter(results.source)
     wanted = {f"frame-{number:05d}.npy" for number in range(count)}
     print(f"status {status}, {time.monotonic() - begin:.0f} s; {len(wanted - names.keys())} frames missing, "
-          f"{sum(number > 1 for number in names.values())} double, {len(names.keys() - wanted)} that were not asked for; "
+          f"{sum(number > 1 for number in names.values())} double, {len(names.keys() - wanted)} not asked for; "
           f"quarantined: {[one.source for one in results.quarantined]}")  # fmt: skip
     some = sorted(wanted)[::100]
     with open(os.devnull, "w") as log:
