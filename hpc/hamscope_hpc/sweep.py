@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from hamscope.config import Classify
-from hamscope.data.frames import list_frames, read_frame
+from hamscope.data.frames import FrameRef, list_frames, read_frame, read_mask
+from hamscope.data.levels import frame_levels, spins
 from hamscope.data.results import add_attribute, read_results
-from hamscope.data.windows import binarize
 from hamscope.figures import evenly_spaced
 from hamscope.learn.bundle import default_bundle, read_bundle
 from hamscope.learn.sweep import MOST_WINDOWS, check_takes_condition, sweep
@@ -40,10 +40,9 @@ def sweep_psf(frames: list[str], bundle: str | Path | None, out: str | Path, opt
     found = {}
     for verdict in verdicts[:MOST_SOURCES]:
         rows = evenly_spaced(list(verdict.rows_used), min(_FRAMES, MOST_WINDOWS))
-        grey = [read_frame(refs[verdict.source, int(results.index[row])]) for row in rows]
-        images = [binarize(one, options.threshold, options.up) for one in grey]
-        erased = results.adaptive[rows].astype(bool).tolist()
-        swept, told = sweep(list(zip(images, erased)), loaded, options.confidence), results.psf_px[rows[0]]
+        images = [_spins(refs[verdict.source, int(results.index[row])], options) for row in rows]
+        known = [(*image, bool(erased)) for image, erased in zip(images, results.adaptive[rows])]
+        swept, told = sweep(known, loaded, options.confidence), results.psf_px[rows[0]]
         found[verdict.source] = {
             "psf_px": [None if np.isnan(width) else float(width) for width in swept.psf_px],
             "probabilities": swept.probabilities.round(6).tolist(), "shares": swept.shares.round(6).tolist(),
@@ -55,3 +54,14 @@ def sweep_psf(frames: list[str], bundle: str | Path | None, out: str | Path, opt
     write_sweep_table(found, table)
     add_attribute(out, "sweep", found)
     return picture, table
+
+
+def _spins(ref: FrameRef, options: Classify) -> tuple[np.ndarray, np.ndarray | None]:
+    """A frame of two levels and its mask, if any, as it was classified."""
+    grey, mask = read_frame(ref, native=True), read_mask(ref) if ref.masked else None
+
+    def rows(start: int, stop: int):
+        return grey[start:stop], None if mask is None else mask[start:stop]
+
+    levels = frame_levels(ref.shape, rows, options.threshold, options.up, max(ref.shape))
+    return spins(grey, levels.threshold, options.up, mask), mask

@@ -182,6 +182,7 @@ def _check(options: Options, stretches: list[range], shape: tuple[int, int]) -> 
 
 
 def by(shape: tuple[int, int]) -> str:
+    """A size in words: "760 x 761"."""
     return f"{shape[0]} x {shape[1]}"
 
 

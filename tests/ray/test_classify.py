@@ -221,6 +221,27 @@ def test_a_sweep_over_the_assumed_resolution(tmp_path, bundle, seeing):
         sweep_psf(frames, bundle, out, options)
 
 
+def test_a_sweep_leaves_out_what_is_masked(tmp_path, seeing):
+    """An electrode of 9 bright columns: Otsu's threshold is that of the sample, and only windows beside it are swept.
+
+    Seen to fail with the mask not asked: all 75 windows, and a threshold between sample and electrode.
+    """
+    page, mask = 40 + 100.0 * blobs((20, 30), 9), np.zeros((20, 30), bool)
+    mask[:, :9] = True
+    page[mask] = 400
+    with h5py.File(tmp_path / "scan.h5", "w") as file:
+        file["scan"], file["mask"] = page, mask
+    options = Classify(psf_px=0.75)
+    out = classify([str(tmp_path / "scan.h5")], seeing, tmp_path / "r.h5", options, actors=1)
+    sweep_psf([str(tmp_path / "scan.h5")], seeing, out, options)
+    (one,) = read_results(out).attributes["sweep"].values()
+    band = classify_band((page > 90).astype(np.uint8), read_bundle(seeing), 1, 0, 5, "default", condition(0.75, True),
+                         mask)  # fmt: skip
+    seen = band.classes[band.classes < 7]
+    assert one["windows"] == len(seen) == 30
+    np.testing.assert_allclose(one["shares"][4], np.bincount(seen, minlength=7) / 30, atol=1e-5)
+
+
 def test_formats_and_polarity_do_not_matter(tmp_path, bundle):
     """The same pixels as TIFF, PNG, .npy, .npz and HDF5, and inverted.
 

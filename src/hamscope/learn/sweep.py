@@ -12,6 +12,7 @@ import numpy as np
 
 from hamscope.data.instrument import condition
 from hamscope.data.symmetry import prepare
+from hamscope.data.windows import patterned
 from hamscope.errors import UserError
 from hamscope.learn.bundle import Bundle
 from hamscope.learn.dense import confident, probabilities
@@ -41,24 +42,23 @@ def check_takes_condition(bundle: Bundle) -> None:
         )
 
 
-def grid_windows(image: np.ndarray, window: int, most: int) -> np.ndarray:
-    """At most `most` windows (W, L, L) of a two-level frame on a regular grid, those without a pattern left out."""
-    places, step = np.array(image.shape) - window + 1, 1
-    while np.prod(-(-places // step)) > most:
+def grid_windows(image: np.ndarray, mask: np.ndarray | None, window: int, most: int) -> np.ndarray:
+    """At most `most` windows (W, L, L) of a two-level frame on a regular grid, of those that are classified."""
+    asked, step = patterned(image, window, 1, mask), 1
+    while asked[::step, ::step].sum() > most:
         step += 1
     views = np.lib.stride_tricks.sliding_window_view(image, (window, window))[::step, ::step]
-    cut = np.array(views.reshape(-1, window, window))
-    level = cut.mean((1, 2))
-    return cut[(level > 0) & (level < 1)]
+    return views[asked[::step, ::step]]
 
 
-def sweep(frames: list[tuple[np.ndarray, bool]], bundle: Bundle, score: str) -> Sweep:
+def sweep(frames: list[tuple[np.ndarray, np.ndarray | None, bool]], bundle: Bundle, score: str) -> Sweep:
     """Tell the network of a bundle each of WIDTHS for the windows of some frames of one source.
 
     Parameters
     ----------
-    frames : list of (ndarray (H, W) uint8, bool)
-        Two-level frames, at most MOST_WINDOWS, and whether the threshold of each was taken from it.
+    frames : list of (ndarray (H, W) uint8, ndarray (H, W) bool or None, bool)
+        Two-level frames, at most MOST_WINDOWS; which pixels are no part of the sample; and whether the threshold was
+        taken from the frame.
     score : str
         What makes a window confident; see `hamscope.learn.dense.confident`.
 
@@ -68,8 +68,8 @@ def sweep(frames: list[tuple[np.ndarray, bool]], bundle: Bundle, score: str) -> 
         A network that asks for no condition.
     """
     check_takes_condition(bundle)
-    cut = [grid_windows(image, bundle.window, MOST_WINDOWS // len(frames)) for image, _ in frames]
-    adaptive = np.repeat([erased for _, erased in frames], [len(own) for own in cut])
+    cut = [grid_windows(image, mask, bundle.window, MOST_WINDOWS // len(frames)) for image, mask, _ in frames]
+    adaptive = np.repeat([erased for *_, erased in frames], [len(own) for own in cut])
     windows = prepare(np.concatenate(cut), bundle.network.arguments["symmetry"])
     rows = []
     for width in WIDTHS:
