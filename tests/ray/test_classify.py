@@ -224,7 +224,7 @@ def test_a_sweep_over_the_assumed_resolution(tmp_path, bundle, seeing):
 def test_a_sweep_leaves_out_what_is_masked(tmp_path, seeing):
     """An electrode of 9 bright columns: Otsu's threshold is that of the sample, and only windows beside it are swept.
 
-    Seen to fail with the mask not asked: all 75 windows, and a threshold between sample and electrode.
+    Seen to fail with the mask not asked: 45 windows, those along the electrode.
     """
     page, mask = 40 + 100.0 * blobs((20, 30), 9), np.zeros((20, 30), bool)
     mask[:, :9] = True
