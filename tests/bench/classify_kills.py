@@ -1,10 +1,10 @@
 """`hamscope classify` over many frames, killed thrice: `python classify_kills.py [FRAMES] [FOLDER]`.
 
-The frames of classify_memory.py and one that is cut short, stride 16, the default bundle.  After a quarter of the
-frames an actor is killed; after half of them the command, whose actors and Ray then end by themselves; after three
-quarters every process that descends from it; always by SIGKILL.  Started again each time, the last must end with status
-3.  Counted in what it wrote: frames that are missing, frames that are there twice, and what is quarantined; and that
-every frame was classified as an undisturbed command does, by the classes of every hundredth.
+The frames of classify_memory.py and one with a pixel that is no number, stride 16, the default bundle.  After a quarter
+of the frames an actor is killed; after half of them the command, whose actors and Ray then end by themselves; after
+three quarters every process that descends from it; always by SIGKILL.  Started again each time, the last must end with
+status 3.  Counted in what it wrote: frames that are missing, frames that are there twice, and what is quarantined; and
+that every hundredth frame was classified as an undisturbed command does.
 """
 
 import os
@@ -54,8 +54,10 @@ def main(count: int, folder: Path) -> None:
     frames = folder / "frames"
     if not frames.exists():
         make_frames(frames, count)
-    whole = (frames / "frame-00000.npy").read_bytes()
-    (frames / "poison.npy").write_bytes(whole[: len(whole) // 2])
+    # One that is cut short would be refused before anything begins; this is found out when its pixels are read.
+    poison = np.load(frames / "frame-00000.npy").astype(np.float32)
+    poison[100, 100] = np.nan
+    np.save(frames / "poison.npy", poison)
     out, begin = folder / "results.h5", time.monotonic()
     parts = out.with_name("results.h5.parts")
     with open(folder / "log", "w") as log:
