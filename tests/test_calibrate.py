@@ -124,6 +124,13 @@ def test_the_classes_count_as_in_the_training(data, tmp_path):
     assert {row["lattices"] for row in table.values()} == {75}
 
 
+def test_sharp_windows_are_seen_once(data, tmp_path):
+    """A bundle of sharp images has no microscopes to choose from; seen to fail with the same view four times."""
+    own = trained_on(np.ones(7, int), bundle_of(tmp_path / "paper", "paper"))
+    table = read_bundle(calibrate(own, data["own"], tmp_path / "out")).card["coverage"]
+    assert {row["images"] for row in table.values()} == {150}
+
+
 def test_it_is_done_once_and_replaces_only_when_told(data, calibrated, tmp_path, capsys):
     """Again: nothing to do, no byte touched; other slices: refused, and done with --replace, over itself as well."""
     copy = tmp_path / "copy"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hamscope.assess.sample import Sample, draw_views, load, see
+from hamscope.assess.sample import Sample, draw_views, load, section, see
 from hamscope.data.slices import read_attributes
 from hamscope.errors import UserError
 from hamscope.learn import trust
@@ -55,8 +55,8 @@ def calibrate(path: str | Path, slices: str | Path, out: str | Path, replace: bo
         _say(f"{out} is of this bundle and these slices, nothing to do")
         return out
     sample = _sample(bundle, slices)
-    _say(f"{len(sample.images):,} windows, {VIEWS} views of each")
     logits, hidden, known = _seen(bundle, sample)
+    _say(f"{len(sample.images):,} windows, {len(logits) // len(sample.images)} views of each")
     statistics, measured = trust.calibrate(logits, hidden, known, bundle.gauss, bundle.clouds, bundle.parameters)
     measured["calibration"]["slices_sha256"] = content
 
@@ -84,9 +84,9 @@ def _sample(bundle: Bundle, slices: str | Path) -> Sample:
 
 
 def _seen(bundle: Bundle, sample: Sample) -> tuple[np.ndarray, np.ndarray, trust.Images]:
-    """Logits, hidden layer and what is known of VIEWS views of each window."""
+    """Logits, hidden layer and what is known of the views of each window: one where the bundle knows sharp ones only."""
     views = []
-    for seed in range(SEED, SEED + VIEWS):
+    for seed in range(SEED, SEED + (VIEWS if section(bundle).instrument else 1)):
         seen = see(bundle, sample.images, draw_views(bundle, len(sample.images), seed), seed)
         views.append((seen.logits, seen.hidden, *seen.known(sample)))
     logits, hidden, *known = (np.concatenate(column) for column in zip(*views))
