@@ -84,7 +84,7 @@ def _sample(bundle: Bundle, slices: str | Path) -> Sample:
 
 
 def _seen(bundle: Bundle, sample: Sample) -> tuple[np.ndarray, np.ndarray, trust.Images]:
-    """Logits, hidden layer and what is known of the views of each window: one where the bundle knows sharp ones only."""
+    """Logits, hidden layer and what is known of each window in its views; of a bundle of sharp images in one."""
     views = []
     for seed in range(SEED, SEED + (VIEWS if section(bundle).instrument else 1)):
         seen = see(bundle, sample.images, draw_views(bundle, len(sample.images), seed), seed)
