@@ -32,12 +32,12 @@ from hamscope.data.parts import PREVIEW, band_part, write_part
 from hamscope.data.windows import bands, window_grid
 from hamscope.errors import FrameError, UserError
 from hamscope.learn.bundle import read_bundle
-from hamscope.learn.dense import classify_band
+from hamscope.learn.dense import classified_tiles
 from hamscope.provenance import whole_file
 from hamscope.stages import stage, taken
 from hamscope_hpc.classify_metrics import STAGE_SECONDS
 
-BAND_WINDOWS = 2**18  # whole frames as a rule; a window takes some 400 bytes until its band is written
+BAND_WINDOWS = 2**18  # whole frames as a rule
 BAND_PIXELS = 2**25  # of a band of few windows
 TRIES = 3
 _PAUSES = (0.2, 1.0)  # seconds before the second and the third try: file systems have bad moments
@@ -161,11 +161,13 @@ class BandClassifier:
         image, mask, levels = self._load(job)
         start, stop, stride = job["start"], job["stop"], self.options.stride
         known = instrument.condition(job["psf_px"], levels.adaptive)
-        with stage("network"):
-            band = classify_band(image, self.bundle, stride, 0, stop - start, self.options.confidence, known, mask)
         grid = window_grid((job["height"], job["width"]), self.bundle.window, stride)
+        with stage("network"):
+            score = self.options.confidence
+            tiles = classified_tiles(image, self.bundle, stride, 0, stop - start, score, known, mask)
+            part = band_part(tiles, levels, grid, start, stop)
         with stage("write"):
-            write_part(band_path(self.folder, job), band_part(band, levels, grid, start))
+            write_part(band_path(self.folder, job), part)
 
     def _load(self, job: dict) -> tuple[np.ndarray, np.ndarray | None, Levels]:
         """The two-level rows that the windows of a band cover, their mask if any, and the levels of their frame."""

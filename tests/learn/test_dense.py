@@ -7,9 +7,11 @@ import pytest
 from bundles import WINDOW, blobs, small_bundle
 
 from hamscope.data.instrument import condition
-from hamscope.data.results import NO_PATTERN
+from hamscope.data.levels import Levels, Threshold
+from hamscope.data.parts import band_part
+from hamscope.data.results import NO_PATTERN, sample_windows
 from hamscope.data.symmetry import majority_up, reduce
-from hamscope.learn import parameters, trust
+from hamscope.learn import dense, parameters, trust
 from hamscope.learn.bundle import read_bundle
 from hamscope.learn.dense import classify_band
 from hamscope.learn.network import outputs, predict
@@ -129,3 +131,37 @@ def test_without_a_condition_nothing_is_known(seeing):
     )
     np.testing.assert_array_equal(none, unknown)
     assert np.nanmax(np.abs(none - told)) > 0.01
+
+
+@pytest.mark.parametrize("pixels", [22 * 22, 2**19])
+def test_a_part_is_added_up_tile_by_tile(seeing, monkeypatch, pixels):
+    """Maps, sums and sampled logits of a part are those of the band as a whole, cut into tiles of 22 pixels or not.
+
+    A frame of 70 x 62 has 55 x 47 windows, of which a part is uniform; asked are its rows 7 to 42, and a grid of all is
+    sampled.  Seen to fail with the sample of a tile taken by its place in the tile and not among its patterns, with
+    rows counted from the frame, and with the sums of the last tile alone.
+    """
+    image = blobs((70, 62), 4)
+    image[:, :30] = 1
+    grid, start, stop = (55, 47), 7, 43
+    known = condition(1.0, False)
+    whole = classify_band(image, seeing, 1, start, stop, "default", known)
+    monkeypatch.setattr(dense, "TILE_PIXELS", pixels)
+    levels = Levels(Threshold(np.float32(0), False), False, np.zeros(2, np.float32), image, 0.5)
+    tiles = list(dense.classified_tiles(image, seeing, 1, start, stop, "default", known))
+    assert (len(tiles) > 20) == (pixels < 2**19)
+    part = band_part(iter(tiles), levels, grid, start, stop)
+    np.testing.assert_array_equal(part.classes, whole.classes)
+    np.testing.assert_array_equal(part.flags, whole.flags)
+    rows, columns = np.divmod(sample_windows(grid), grid[1])
+    inside = (rows >= start) & (rows < stop)
+    expected = whole.logits[rows[inside] - start, columns[inside]]
+    assert 0 < np.isnan(expected[:, 0]).sum() < len(expected) > 100
+    np.testing.assert_allclose(part.sample, expected, **NEARLY)
+    for name in ("logits", "distance"):
+        total = np.nansum(getattr(whole, name), (0, 1), dtype=float)
+        np.testing.assert_allclose(getattr(part, f"{name}_sum"), total, rtol=1e-4)
+    np.testing.assert_allclose(part.probability_sum, np.nansum(whole.probabilities, (0, 1)), rtol=1e-4, atol=1e-4)
+    for name, values in (("parameter", whole.parameter), ("half68", whole.half68), ("half90", whole.half90)):
+        total = [np.nansum(values[whole.classes == k]) for k in range(7)]
+        np.testing.assert_allclose(getattr(part, f"{name}_sum"), total, rtol=1e-3)

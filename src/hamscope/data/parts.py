@@ -19,6 +19,7 @@ from hamscope.data.levels import Levels
 from hamscope.data.results import NO_PATTERN, SAMPLE, Frame, sample_windows
 from hamscope.data.windows import window_grid
 from hamscope.errors import ContractError
+from hamscope.models import CLASS_NAMES
 from hamscope.provenance import whole_file
 
 PREVIEW = 512
@@ -66,24 +67,32 @@ class Part:
         return all_of[: len(self.logits_sum)], sure[: len(self.logits_sum)]
 
 
-def band_part(band, levels: Levels, grid: tuple[int, int], start: int) -> Part:
-    """The part of one band, whose first row is row `start` of the `grid` (rows, columns) of the frame's windows.
+def band_part(tiles: Iterator, levels: Levels, grid: tuple[int, int], start: int, stop: int) -> Part:
+    """The part of rows `start` to `stop` - 1 of the `grid` (rows, columns) of a frame's windows.
 
-    `band` is what `hamscope.learn.dense` says of its windows, `levels` are those of the frame.
+    `tiles` is what `hamscope.learn.dense.classified_tiles` says of them, `levels` are those of the frame.  Of the
+    windows of a tile only their classes and flags are kept.
     """
-    classes, logits = band.classes, band.logits
-    chosen = classes != NO_PATTERN
+    shape, kinds = (stop - start, grid[1]), len(CLASS_NAMES)
+    classes, flags = np.full(shape, NO_PATTERN, np.uint8), np.zeros(shape, np.uint8)
+    sums = {name: np.zeros(kinds) for name in ("logits", "distance", "probability", "parameter", "half68", "half90")}
     sampled = sample_windows(grid) - start * grid[1]
-
-    def by_class(values):
-        return np.bincount(classes[chosen], values[chosen], minlength=logits.shape[-1])
-
+    rows, columns = np.divmod(sampled[(sampled >= 0) & (sampled < classes.size)], grid[1])
+    sample = np.full((len(rows), kinds), np.nan, np.float32)
+    for part, chosen, values in tiles:
+        best = values["classes"]
+        classes[part][chosen], flags[part][chosen] = best, values["flags"]
+        sums["logits"] += values["logits"].sum(0, dtype=np.float64)
+        sums["distance"] += values["distance"].astype(np.float32, copy=False).sum(0, dtype=np.float64)
+        sums["probability"] += values["probabilities"].sum(0)
+        for name in ("parameter", "half68", "half90"):
+            sums[name] += np.bincount(best, values[name], minlength=kinds)
+        here = (rows >= part[0].start) & (rows < part[0].stop) & (columns >= part[1].start) & (columns < part[1].stop)
+        places = rows[here] - part[0].start, columns[here] - part[1].start
+        order = chosen.ravel().cumsum().reshape(chosen.shape)[places] - 1
+        sample[np.flatnonzero(here)[chosen[places]]] = values["logits"][order[chosen[places]]]
     return Part(
-        classes=classes, flags=band.flags,
-        logits_sum=logits[chosen].sum(0, dtype=np.float64), distance_sum=band.distance[chosen].sum(0, dtype=np.float64),
-        probability_sum=band.probabilities[chosen].sum(0), parameter_sum=by_class(band.parameter),
-        half68_sum=by_class(band.half68), half90_sum=by_class(band.half90),
-        sample=logits.reshape(-1, logits.shape[-1])[sampled[(sampled >= 0) & (sampled < classes.size)]],
+        classes=classes, flags=flags, **{f"{name}_sum": value for name, value in sums.items()}, sample=sample,
         preview=levels.preview, up_fraction=levels.up_fraction, adaptive=levels.adaptive, grey_range=levels.grey_range,
     )  # fmt: skip
 

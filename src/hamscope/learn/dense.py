@@ -24,7 +24,7 @@ from hamscope.learn.confidence import NORMS
 from hamscope.learn.network import Outputs, last_layer, outputs
 
 BATCH = 256
-TILE_PIXELS = 2**19  # half a gigabyte of features
+TILE_PIXELS = 2**18  # with its windows some 0.7 GB
 DEFAULT = "default"
 
 
@@ -70,16 +70,34 @@ def classify_band(
         *(np.full((rows, columns, classes), np.nan, dtype) for dtype in (np.float32, np.float32, np.float64)),
         *(np.full((rows, columns), np.nan) for _ in range(3)),
     )  # fmt: skip
-    for part in tiles(rows, columns, bundle.window, stride):
+    for part, chosen, values in classified_tiles(image, bundle, stride, start, stop, score, condition, mask):
+        for name, value in values.items():
+            getattr(band, name)[part][chosen] = value
+    return band
+
+
+def classified_tiles(
+    image: np.ndarray, bundle: Bundle, stride: int, start: int, stop: int, score: str, condition=None, mask=None
+) -> Iterator[tuple[tuple[slice, slice], np.ndarray, dict[str, np.ndarray]]]:
+    """The same tile by tile, for those who cannot hold a whole Band: a window takes some 140 bytes there.
+
+    Yields
+    ------
+    part : (slice, slice)
+        The rows and columns of the band that the tile is.
+    chosen : ndarray (r, c), bool
+        Its windows that have a pattern.
+    values : dict of ndarray
+        The columns of a Band for these W windows, in their order: (W,) or (W, K).
+    """
+    columns = window_grid(image.shape, bundle.window, stride)[1]
+    for part in tiles(stop - start, columns, bundle.window, stride):
         covered = tuple(
             slice((first + own.start) * stride, (first + own.stop - 1) * stride + bundle.window)
             for first, own in zip((start, 0), part)
         )
         masked = None if mask is None else mask[covered]
-        chosen, values = _classify_tile(image[covered], bundle, stride, score, condition, masked)
-        for name, value in values.items():
-            getattr(band, name)[part][chosen] = value
-    return band
+        yield part, *_classify_tile(image[covered], bundle, stride, score, condition, masked)
 
 
 def tiles(rows: int, columns: int, window: int, stride: int) -> Iterator[tuple[slice, slice]]:
