@@ -169,7 +169,8 @@ def field_sweep() -> None:
 def ranks() -> None:
     """Two ranks against one: many lattices (replicas go to ranks), and one large one (cut into slabs)."""
     rates, large = {}, {}
-    os.environ["OMP_NUM_THREADS"] = "1"
+    # The stdout of a rank is a terminal, where colorama would have numba end with an escape sequence.
+    os.environ |= {"OMP_NUM_THREADS": "1", "NUMBA_DISABLE_ERROR_MESSAGE_HIGHLIGHTING": "1"}
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "bench.toml"
         config.write_text(SCALING)
