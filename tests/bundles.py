@@ -77,17 +77,17 @@ def small_bundle(folder: Path, seed: int = 1, kind: str = "paper") -> Path:
     return folder
 
 
-def make_slices(path: Path, side: int, lattices: int = 12, seed: int = 0, kinds=KINDS) -> Path:
-    """A complete file of blobs, two slices a lattice; every second one of C-3D is a surface."""
+def make_slices(path: Path, side: int, lattices: int = 12, seed: int = 0, kinds=KINDS, each: int = 2) -> Path:
+    """A complete file of blobs, `each` slices a lattice; every second one of C-3D is a surface."""
     images, label = [], []
     for k, sigma in kinds.items():
-        own = blobs((2 * lattices, side, side), 10 * seed + k, sigma)
+        own = blobs((each * lattices, side, side), 10 * seed + k, sigma)
         images.append(own)
         label += [k] * len(own)
     images = np.concatenate(images)
     columns = {name: np.zeros(len(images), "u1" if name == "model" else c.dtype) for name, c in slices.COLUMNS.items()}
     columns["model"] = np.array(label, "u1")
-    columns["lattice"] = np.tile(np.repeat(np.arange(lattices), 2), len(kinds))
+    columns["lattice"] = np.tile(np.repeat(np.arange(lattices), each), len(kinds))
     columns["parameter"] = 0.5 + 0.01 * columns["lattice"]
     columns["plane_surface"] = ((columns["model"] == 1) & (np.arange(len(images)) % 2 == 0)).astype("u1")
     with h5py.File(path, "w") as file:

@@ -66,7 +66,7 @@ def test_the_intervals_hold_what_they_promise_on_other_lattices(data, calibrated
     assert np.mean([abs(row["in68"] - 0.68) for row in before.values()]) > 0.3
 
 
-def test_odd_lattices_are_told_and_not_used(data, calibrated, tmp_path):
+def test_odd_lattices_are_told_and_not_used(data, calibrated):
     """The card counts the 75 odd lattices of each class; what they hold changes nothing but the card.
 
     Their parameters are moved by 5: the statistics stay what they were to the bit.  Seen to fail with all lattices
@@ -112,16 +112,21 @@ def test_the_network_stays_and_the_temperature_follows_the_logits(data, calibrat
     assert (values <= plain.card["rejection"]["limits"]["cloud"]).mean() == pytest.approx(0.95, abs=0.03)
 
 
-def test_the_classes_count_as_in_the_training(data, tmp_path):
-    """Trained on twice as many of two classes: half as many windows of the others, of lattices from first to last.
+@pytest.mark.parametrize("each", [1, 2])
+def test_the_classes_count_as_in_the_training(data, tmp_path, each):
+    """Trained on twice as many of two classes: half as many windows of the others, even and odd lattices alike.
 
-    Seen to fail with as many of each.
+    With one window a lattice, every second window would be one of an even lattice.  Seen to fail with as many of each
+    class, and with the lattices thinned together (none of the odd ones is left).
     """
+    own = make_slices(tmp_path / "own.h5", WINDOW, 300 // each, 1, ALL, each)
     shutil.copytree(data["bundle"], tmp_path / "bundle")
     trained_on(np.array([20, 10, 10, 20, 10, 10, 10]), tmp_path / "bundle")
-    table = read_bundle(calibrate(tmp_path / "bundle", data["own"], tmp_path / "out")).card["coverage"]
-    assert [table[name]["images"] for name in CLASS_NAMES] == [VIEWS * n for n in (150, 75, 75, 150, 75, 75, 75)]
-    assert {row["lattices"] for row in table.values()} == {75}
+    card = read_bundle(calibrate(tmp_path / "bundle", own, tmp_path / "out")).card
+    found = [card["coverage"][name]["images"] for name in CLASS_NAMES]
+    assert found == [VIEWS * n for n in (150, 75, 75, 150, 75, 75, 75)]
+    assert card["calibration"]["images"] == sum(found)
+    assert {row["lattices"] for row in card["coverage"].values()} == ({150, 75} if each == 1 else {75})
 
 
 def test_sharp_windows_are_seen_once(data, tmp_path):
@@ -147,15 +152,24 @@ def test_it_is_done_once_and_replaces_only_when_told(data, calibrated, tmp_path,
 
 
 def test_slices_that_cannot_set_it_are_refused(data, tmp_path):
-    """A class is missing, or they are those of the training; nothing is written."""
+    """A class is missing, or has few lattices, or they are those of the training, or the card does not say what it was.
+
+    One line each, and nothing is written.
+    """
     few = make_slices(tmp_path / "few.h5", WINDOW, 30, 3)
-    with pytest.raises(UserError, match="holds 0 windows of RF-3D, 20 are needed; simulate more"):
+    with pytest.raises(UserError, match="leaves 0 windows and 0 lattices of RF-3D in a half of it, 20 and 5 are n"):
         calibrate(data["bundle"], few, tmp_path / "out")
+    with pytest.raises(UserError, match="leaves 20 windows and 4 lattices of C-2D"):
+        calibrate(data["bundle"], make_slices(tmp_path / "four.h5", WINDOW, 8, 3, ALL, 5), tmp_path / "out")
     own = tmp_path / "bundle"
     shutil.copytree(data["bundle"], own)
     card = json.loads((own / CARD).read_text())
     card["slices_sha256"] = read_attributes(few)["content_sha256"]
     (own / CARD).write_text(json.dumps(card))
     with pytest.raises(UserError, match="are the slices of the bundle's own training; simulate others, with another"):
+        calibrate(own, few, tmp_path / "out")
+    del card["training"], card["slices_sha256"]
+    (own / CARD).write_text(json.dumps(card))
+    with pytest.raises(UserError, match="its card does not say how it was trained; train again"):
         calibrate(own, few, tmp_path / "out")
     assert not (tmp_path / "out").exists()

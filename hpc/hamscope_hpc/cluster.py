@@ -7,13 +7,14 @@ only this user may enter, and ends with the program.
 import fcntl
 import logging
 import os
+import re
 import secrets
 import shutil
 import signal
 import socket
 import sys
 import tempfile
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -82,28 +83,28 @@ def _folder():
 
     The token is locked as long as the block lasts, so the folders of processes that were killed can be told, and go.
     """
-    place = _SHARED
-    try:
-        if Path(place).is_dir():
-            tempfile.TemporaryFile(dir=place).close()
-        place = "/tmp"
-        # The names of sockets may have 107 bytes, so TMPDIR, which can be long, is not asked.  The folder has mode
-        # 0700; Ray opens its own to all users, so that lies inside.
-        _remove_abandoned(Path(place))
-        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place))
-        token = os.open(folder / _TOKEN, os.O_CREAT | os.O_WRONLY, 0o600)
-        fcntl.flock(token, fcntl.LOCK_EX)
-        os.write(token, _token().encode())
-    except OSError as error:
-        raise Failed(
-            f"Ray cannot start here: {place} cannot be written ({error.strerror}); make room in it or mend its rights, "
-            "or give the RAY_ADDRESS of a Ray cluster"
-        ) from None
-    try:
+    with ExitStack() as stack:
+        place = _SHARED
+        try:
+            if Path(place).is_dir():
+                tempfile.TemporaryFile(dir=place).close()
+            place = "/tmp"
+            _remove_abandoned(Path(place))
+            # The names of sockets may have 107 bytes, so TMPDIR, which can be long, is not asked.  The folder has mode
+            # 0700; Ray opens its own to all users, so that lies inside.
+            folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place))
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            token = os.open(folder / _TOKEN, os.O_CREAT | os.O_WRONLY, 0o600)
+            stack.callback(os.close, token)
+            with suppress(OSError):  # a file system without locks: then nobody can lock, and nothing is removed
+                fcntl.flock(token, fcntl.LOCK_EX)
+            os.write(token, _token().encode())
+        except OSError as error:
+            raise Failed(
+                f"Ray cannot start here: {place} cannot be written ({error.strerror}); make room in it or mend its "
+                "rights, or give the RAY_ADDRESS of a Ray cluster"
+            ) from None
         yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        os.close(token)
 
 
 def _remove_abandoned(place: Path) -> None:
@@ -111,9 +112,10 @@ def _remove_abandoned(place: Path) -> None:
     for folder in place.glob(f"{_PREFIX}*"):
         with suppress(OSError):
             if folder.lstat().st_uid == os.getuid():
-                with open(folder / _TOKEN) as token:
+                with open(folder / _TOKEN, "rb") as token:
                     fcntl.flock(token, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises where the lock is held
-                    if token.read():  # empty: it is about to be locked
+                    ours = re.fullmatch(rb"[0-9a-f]{64}", token.read(65))  # empty: it is about to be locked
+                    if ours and {path.name for path in folder.iterdir()} <= {_TOKEN, "ray"}:
                         shutil.rmtree(folder, ignore_errors=True)
 
 

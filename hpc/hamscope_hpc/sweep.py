@@ -14,7 +14,7 @@ from hamscope.data.levels import frame_levels, spins
 from hamscope.data.results import add_attribute, read_results
 from hamscope.figures import evenly_spaced
 from hamscope.learn.bundle import default_bundle, read_bundle
-from hamscope.learn.sweep import MOST_WINDOWS, check_takes_condition, sweep
+from hamscope.learn.sweep import MOST_WINDOWS, check_takes_condition, some_windows, sweep
 from hamscope.sweep_figure import sweep_picture, write_sweep_table
 from hamscope.verdict import source_verdicts
 
@@ -40,8 +40,12 @@ def sweep_psf(frames: list[str], bundle: str | Path | None, out: str | Path, opt
     found = {}
     for verdict in verdicts[:MOST_SOURCES]:
         rows = evenly_spaced(list(verdict.rows_used), min(_FRAMES, MOST_WINDOWS))
-        images = [_spins(refs[verdict.source, int(results.index[row])], options) for row in rows]
-        known = [(*image, bool(erased)) for image, erased in zip(images, results.adaptive[rows])]
+        cut = [
+            some_windows(*_spins(refs[verdict.source, int(results.index[row])], options), loaded.window,
+                         MOST_WINDOWS // len(rows))
+            for row in rows
+        ]  # fmt: skip
+        known = list(zip(cut, results.adaptive[rows].astype(bool)))
         swept, told = sweep(known, loaded, options.confidence), results.psf_px[rows[0]]
         found[verdict.source] = {
             "psf_px": [None if np.isnan(width) else float(width) for width in swept.psf_px],

@@ -13,17 +13,19 @@ from pathlib import Path
 
 import numpy as np
 
-from hamscope.assess.sample import Sample, draw_views, load, section, see
+from hamscope import __version__
+from hamscope.assess.sample import Sample, draw_views, load, section, see, thinned
 from hamscope.data.slices import read_attributes
 from hamscope.errors import UserError
 from hamscope.learn import trust
 from hamscope.learn.bundle import CARD, FILES, Bundle, is_made, read_bundle, write_bundle
+from hamscope.learn.parameters import FEWEST_LATTICES
 from hamscope.models import CLASS_NAMES
 from hamscope.provenance import canonical_json, check_writable, sha256_text
 
 SEED = 20261128  # of the microscopes
 VIEWS = 4  # microscopes that each window is seen through: the spread between them is part of an error bar
-FEWEST = 20  # windows of a class: fewer set no limit that 95 % of them pass
+FEWEST = 20  # windows of a class in a half: fewer set no limit that 95 % of them pass
 
 
 def calibrate(path: str | Path, slices: str | Path, out: str | Path, replace: bool = False) -> Path:
@@ -31,7 +33,7 @@ def calibrate(path: str | Path, slices: str | Path, out: str | Path, replace: bo
 
     Lattices with an even number set them, those with an odd one say how well they hold: the tables "calibration" and
     "coverage" of the card.  The classes count as they did in the training, since probabilities depend on it how often a
-    class is met: windows are taken in that proportion, as many as there are, spread evenly over the lattices.
+    class is met: windows are taken in that proportion, as many as there are, spread evenly over each half.
 
     Parameters
     ----------
@@ -50,7 +52,7 @@ def calibrate(path: str | Path, slices: str | Path, out: str | Path, replace: bo
     bundle, content = read_bundle(path), read_attributes(slices)["content_sha256"]
     if content == bundle.card.get("slices_sha256"):
         raise UserError(f"{slices}: are the slices of the bundle's own training; simulate others, with another seed")
-    inputs = sha256_text(canonical_json([bundle.sha256, content, SEED, VIEWS]))
+    inputs = sha256_text(canonical_json([__version__, bundle.sha256, content, SEED, VIEWS]))
     if is_made(out, inputs, replace):
         _say(f"{out} is of this bundle and these slices, nothing to do")
         return out
@@ -59,6 +61,7 @@ def calibrate(path: str | Path, slices: str | Path, out: str | Path, replace: bo
     _say(f"{len(sample.images):,} windows, {len(logits) // len(sample.images)} views of each")
     statistics, measured = trust.calibrate(logits, hidden, known, bundle.gauss, bundle.clouds, bundle.parameters)
     measured["calibration"]["slices_sha256"] = content
+    measured["rejection"]["score"] = bundle.card["rejection"]["score"]
 
     def rest(folder: Path) -> None:
         for file in bundle.path.iterdir():
@@ -72,15 +75,29 @@ def calibrate(path: str | Path, slices: str | Path, out: str | Path, replace: bo
 
 
 def _sample(bundle: Bundle, slices: str | Path) -> Sample:
-    """Windows of the classes that the bundle knows, in the proportion in which it was trained on them."""
-    counts = np.bincount(load(slices, bundle.window, sys.maxsize).label, minlength=len(CLASS_NAMES))
-    # Of the validation images, which were drawn from the same file.
-    weight = np.array(bundle.card["metrics"]["confusion"]).sum(axis=1)
-    for name, count in zip(CLASS_NAMES, np.where(weight, counts, FEWEST)):
-        if count < FEWEST:
-            raise UserError(f"{slices}: holds {count} windows of {name}, {FEWEST} are needed; simulate more")
-    scale = np.min(counts[weight > 0] / weight[weight > 0])
-    return load(slices, bundle.window, np.floor(scale * weight).astype(int))
+    """Windows of the classes that the bundle knows, in the proportion of its training, in each half alike."""
+    try:
+        # Of the validation images, which were drawn from the same file as those of the training.
+        weight = np.array(bundle.card["metrics"]["confusion"]).sum(axis=1) / 2
+        section(bundle)
+    except (KeyError, ValueError):
+        raise UserError(f"{bundle.path}: its card does not say how it was trained; train again") from None
+    sample = load(slices, bundle.window, sys.maxsize)
+    halves = [
+        [np.flatnonzero((sample.label == k) & (trust.setting(sample.lattice) == first)) for first in (True, False)]
+        for k in range(len(CLASS_NAMES))
+    ]
+    known = np.flatnonzero(weight)
+    scale, rarest = min((len(own) / weight[k], k) for k in known for own in halves[k])
+    for k in (rarest, *known):
+        windows, lattices = int(scale * weight[k]), min(len(np.unique(sample.lattice[own])) for own in halves[k])
+        if windows < FEWEST or lattices < FEWEST_LATTICES:
+            raise UserError(
+                f"{slices}: leaves {windows} windows and {lattices} lattices of {CLASS_NAMES[k]} in a half of it, "
+                f"{FEWEST} and {FEWEST_LATTICES} are needed; simulate more of {CLASS_NAMES[rarest]}"
+            )
+    chosen = [thinned(own, int(scale * weight[k])) for k in known for own in halves[k]]
+    return sample.of(np.concatenate(chosen))
 
 
 def _seen(bundle: Bundle, sample: Sample) -> tuple[np.ndarray, np.ndarray, trust.Images]:
@@ -95,7 +112,10 @@ def _seen(bundle: Bundle, sample: Sample) -> tuple[np.ndarray, np.ndarray, trust
 
 def _covered(table: dict) -> str:
     """What the intervals of odd lattices hold, in words."""
-    shares = ", ".join(f"{name} {100 * row['in68']:.0f} and {100 * row['in90']:.0f}" for name, row in table.items())
+    shares = ", ".join(
+        f"{name} {100 * row['in68']:.0f} and {100 * row['in90']:.0f}" if row["sigma68"] else f"{name} none promised"
+        for name, row in table.items()
+    )
     return f"intervals of 68 and 90 % hold the parameter in per cent of windows: {shares}"
 
 

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,8 @@ def kill(pids: list[int], what: str, parts: Path) -> None:
     """SIGKILL to processes of ours."""
     print(f"{done(parts)} frames stored; killed: {what}", flush=True)
     for pid in pids:
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it ended meanwhile
+            os.kill(pid, signal.SIGKILL)
 
 
 def main(count: int, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -157,17 +158,23 @@ ray.shutdown = shutdown
 
 
 def test_what_a_killed_process_left_goes_with_the_next_start():
-    """The folder of a process that SIGKILL ended goes; that of this one, which lives, and a foreign one stay.
+    """The folder of a process that SIGKILL ended goes; that of this one, which lives, and foreign ones stay.
 
-    Seen to fail with nothing removed, and with the lock not asked (the folder of this process goes).
+    Those have a token that is none of ours, or something else beside one.  Seen to fail with nothing removed, with the
+    lock not asked (the folder of this process goes), and with any token taken for ours.
     """
     alive = Path(os.environ["RAY_AUTH_TOKEN_PATH"]).parent
-    foreign = Path(tempfile.mkdtemp(prefix="hs-", dir="/tmp"))  # no token: not of a private Ray, or about to be
+    foreign = [Path(tempfile.mkdtemp(prefix="hs-", dir="/tmp")) for _ in range(2)]
+    (foreign[0] / "token").write_bytes(b"\xff not ours")
+    (foreign[1] / "token").write_text("0" * 64)
+    (foreign[1] / "letters").write_text("")
     try:
         killed = start_in_its_own(KILLED)
         folder = Path(killed.stdout.strip())
         assert killed.returncode == -signal.SIGKILL and (folder / "token").exists()
         assert start_in_its_own("").returncode == 0
-        assert not folder.exists() and (alive / "token").exists() and foreign.exists()
+        assert not folder.exists() and (alive / "token").exists()
+        assert all((one / "token").exists() for one in foreign)
     finally:
-        foreign.rmdir()
+        for one in foreign:
+            shutil.rmtree(one)

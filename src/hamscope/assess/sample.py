@@ -48,8 +48,8 @@ class Seen(NamedTuple):
         return Images(sample.label, sample.value, self.flipped, sample.lattice)
 
 
-def load(path: str | Path, window: int, most) -> Sample:
-    """Windows of a slices file, spread evenly over its lattices: at most `most` of a class, a number or one a class.
+def load(path: str | Path, window: int, most: int) -> Sample:
+    """Windows of a slices file, at most so many of a class, spread evenly over its lattices.
 
     Slices that are larger than the window are cut into as many windows as fit side by side.
 
@@ -68,13 +68,18 @@ def load(path: str | Path, window: int, most) -> Sample:
     names = {"label": "model", "value": "parameter", "lattice": "lattice", "surface": "plane_surface"}
     columns = {name: np.repeat(slices.columns[column], per * per) for name, column in names.items()}
     chosen = []
-    for k, limit in enumerate(np.broadcast_to(most, len(CLASS_NAMES))):
+    for k in range(len(CLASS_NAMES)):
         mine = np.flatnonzero(columns["label"] == k)
-        taken = int(min(limit, len(mine)))
-        chosen.append(mine[np.arange(taken) * len(mine) // max(taken, 1)])
+        chosen.append(thinned(mine, most))
     numbers = np.concatenate(chosen)
     label = columns.pop("label")[numbers].astype(np.int64)
     return Sample(images[numbers], label, **{name: column[numbers] for name, column in columns.items()})
+
+
+def thinned(numbers: np.ndarray, most: int) -> np.ndarray:
+    """At most so many of the `numbers` (N,), spread evenly over them."""
+    taken = min(most, len(numbers))
+    return numbers[np.arange(taken) * len(numbers) // max(taken, 1)]
 
 
 def section(bundle: Bundle) -> Train:

@@ -70,8 +70,8 @@ class Part:
 def band_part(tiles: Iterator, levels: Levels, grid: tuple[int, int], start: int, stop: int) -> Part:
     """The part of rows `start` to `stop` - 1 of the `grid` (rows, columns) of a frame's windows.
 
-    `tiles` is what `hamscope.learn.dense.classified_tiles` says of them, `levels` are those of the frame.  Of the
-    windows of a tile only their classes and flags are kept.
+    `tiles` is what `hamscope.learn.dense.classified_tiles` says of them, `levels` are those of the frame.  Of a
+    tile its classes and flags are kept, the sums and the sampled logits.
     """
     shape, kinds = (stop - start, grid[1]), len(CLASS_NAMES)
     classes, flags = np.full(shape, NO_PATTERN, np.uint8), np.zeros(shape, np.uint8)

@@ -20,6 +20,7 @@ from hamscope.learn.network import PaperNet, outputs
 
 WIDTHS = (np.nan, *np.arange(0, 3.01, 0.25))  # pixels; NaN for a network that is not told
 MOST_WINDOWS = 500  # of one source
+_PIXELS = 2**22  # of a frame that are looked at at once
 
 
 class Sweep(NamedTuple):
@@ -42,23 +43,30 @@ def check_takes_condition(bundle: Bundle) -> None:
         )
 
 
-def grid_windows(image: np.ndarray, mask: np.ndarray | None, window: int, most: int) -> np.ndarray:
-    """At most `most` windows (W, L, L) of a two-level frame on a regular grid, of those that are classified."""
-    asked, step = patterned(image, window, 1, mask), 1
-    while asked[::step, ::step].sum() > most:
-        step += 1
-    views = np.lib.stride_tricks.sliding_window_view(image, (window, window))[::step, ::step]
-    return views[asked[::step, ::step]]
+def some_windows(image: np.ndarray, mask: np.ndarray | None, window: int, most: int) -> np.ndarray:
+    """At most `most` windows (W, L, L) of a two-level frame, drawn from those that are classified, always the same."""
+    views = np.lib.stride_tricks.sliding_window_view(image, (window, window))
+    # A band of rows at a time, since the tables of sums of a large frame would not fit.
+    height = max(1, _PIXELS // image.shape[1])
+    asked = np.concatenate([
+        patterned(image[first : first + height + window - 1], window, 1,
+                  None if mask is None else mask[first : first + height + window - 1])
+        for first in range(0, len(views), height)
+    ])  # fmt: skip
+    ends = asked.sum(axis=1).cumsum()
+    drawn = np.sort(np.random.default_rng(0).choice(ends[-1], min(most, ends[-1]), replace=False, shuffle=False))
+    rows = np.searchsorted(ends, drawn, "right")
+    columns = [np.flatnonzero(asked[row])[rank - ends[row]] for row, rank in zip(rows, drawn)]  # from the row's end
+    return views[rows, np.array(columns, int)]
 
 
-def sweep(frames: list[tuple[np.ndarray, np.ndarray | None, bool]], bundle: Bundle, score: str) -> Sweep:
-    """Tell the network of a bundle each of WIDTHS for the windows of some frames of one source.
+def sweep(frames: list[tuple[np.ndarray, bool]], bundle: Bundle, score: str) -> Sweep:
+    """Tell the network of a bundle each of WIDTHS for windows of some frames of one source.
 
     Parameters
     ----------
-    frames : list of (ndarray (H, W) uint8, ndarray (H, W) bool or None, bool)
-        Two-level frames, at most MOST_WINDOWS; which pixels are no part of the sample; and whether the threshold was
-        taken from the frame.
+    frames : list of (ndarray (W, L, L) uint8, bool)
+        Windows of each frame, and whether its threshold was taken from the frame.
     score : str
         What makes a window confident; see `hamscope.learn.dense.confident`.
 
@@ -68,9 +76,8 @@ def sweep(frames: list[tuple[np.ndarray, np.ndarray | None, bool]], bundle: Bund
         A network that asks for no condition.
     """
     check_takes_condition(bundle)
-    cut = [grid_windows(image, mask, bundle.window, MOST_WINDOWS // len(frames)) for image, mask, _ in frames]
-    adaptive = np.repeat([erased for *_, erased in frames], [len(own) for own in cut])
-    windows = prepare(np.concatenate(cut), bundle.network.arguments["symmetry"])
+    adaptive = np.repeat([erased for _, erased in frames], [len(own) for own, _ in frames])
+    windows = prepare(np.concatenate([own for own, _ in frames]), bundle.network.arguments["symmetry"])
     rows = []
     for width in WIDTHS:
         said = outputs(bundle.network, windows, condition(np.full(len(windows), width), adaptive))

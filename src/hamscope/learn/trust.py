@@ -62,7 +62,7 @@ def measure(logits, hidden, known: Images, held_out: int) -> tuple[dict[str, np.
     labels = known.label
     gauss = scores.fit_gauss(hidden[fit], labels[fit])
     clouds = Clouds([logits[fit][labels[fit] == k] for k in range(len(CLASS_NAMES))])
-    first = ~fit & setting(known)
+    first = ~fit & setting(known.lattice)
     state = parameters.fit(known.part(hidden, fit), known.part(hidden, first))
     statistics = {"gauss.means": gauss.means, "gauss.white": gauss.white} | parameter_arrays(state)
     return statistics, {
@@ -86,13 +86,13 @@ def calibrate(logits, hidden, known: Images, gauss: scores.Gauss, clouds: Clouds
     statistics, card : dict
         What `measure` returns of them: the arrays of the regression, and "calibration", "rejection" and "coverage".
     """
-    state = parameters.conform(state, known.part(hidden, setting(known)))
+    state = parameters.conform(state, known.part(hidden, setting(known.lattice)))
     return parameter_arrays(state), _set(logits, hidden, known, gauss, clouds, state)
 
 
-def setting(known: Images) -> np.ndarray:
+def setting(lattice: np.ndarray) -> np.ndarray:
     """Which of the held-out images (M,) set temperature, thresholds and widths; the others say how well."""
-    return known.lattice % 2 == 0
+    return lattice % 2 == 0
 
 
 def parameter_arrays(state: dict) -> dict[str, np.ndarray]:
@@ -102,7 +102,7 @@ def parameter_arrays(state: dict) -> dict[str, np.ndarray]:
 
 def _set(logits, hidden, known: Images, gauss: scores.Gauss, clouds: Clouds, state: dict) -> dict:
     """Temperature and thresholds by one half of held-out images, and what the card says of the other half."""
-    first = setting(known)
+    first = setting(known.lattice)
     temperature = calibration.fit_temperature(logits[first], known.label[first])
     limits = {
         name: float(np.quantile(score(name, logits[first], hidden[first], gauss, clouds), TRUE)) for name in SCORES
