@@ -3,13 +3,12 @@
 import json
 from pathlib import Path
 
-import h5py
 import numpy as np
 import torch
 from scipy import ndimage
+from synthetic_slices import write_plain
 
 from hamscope.config import Train
-from hamscope.data import slices
 from hamscope.data.symmetry import prepare
 from hamscope.learn import trust
 from hamscope.learn.bundle import CARD, read_bundle, write_bundle
@@ -85,19 +84,11 @@ def make_slices(path: Path, side: int, lattices: int = 12, seed: int = 0, kinds=
         images.append(own)
         label += [k] * len(own)
     images = np.concatenate(images)
-    columns = {name: np.zeros(len(images), "u1" if name == "model" else c.dtype) for name, c in slices.COLUMNS.items()}
-    columns["model"] = np.array(label, "u1")
-    columns["lattice"] = np.tile(np.repeat(np.arange(lattices), each), len(kinds))
-    columns["parameter"] = 0.5 + 0.01 * columns["lattice"]
-    columns["plane_surface"] = ((columns["model"] == 1) & (np.arange(len(images)) % 2 == 0)).astype("u1")
-    with h5py.File(path, "w") as file:
-        slices.create(file, len(images), side)
-        file["images"][:] = images
-        for name, column in columns.items():
-            file[name][:] = column
-        none = np.zeros(0, slices.AVALANCHES)
-        slices.finish(file, "{}", 1, {}, slices.content_hash(slices.image_digests(images), columns, none))
-    return path
+    lattice = np.tile(np.repeat(np.arange(lattices), each), len(kinds))
+    surface = (np.array(label) == 1) & (np.arange(len(images)) % 2 == 0)
+    return write_plain(
+        path, images, model=label, lattice=lattice, parameter=0.5 + 0.01 * lattice, plane_surface=surface
+    )
 
 
 def bundle_of(folder: Path, kind: str) -> Path:

@@ -78,3 +78,12 @@ def write(path, images, columns, avalanches=None, config=CONFIG, software=None):
         text = section_json(parse_config({"name": "x", "simulate": config}).simulate)
         slices.finish(file, text, 1, software or {"hamscope": "0.1.0"}, content)
     return path
+
+
+def write_plain(path, images, **given):
+    """A slices file of `images` of which these columns are known; the others are 0, and there are no avalanches."""
+    columns = {
+        name: np.asarray(given.get(name, np.zeros(len(images))), "u1" if name == "model" else column.dtype)
+        for name, column in slices.COLUMNS.items()
+    }
+    return write(path, images, columns, np.zeros(0, slices.AVALANCHES))

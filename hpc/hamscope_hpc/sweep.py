@@ -11,6 +11,7 @@ import numpy as np
 from hamscope.config import Classify
 from hamscope.data.frames import FrameRef, list_frames, read_frame, read_mask
 from hamscope.data.levels import frame_levels, spins
+from hamscope.data.parts import PREVIEW
 from hamscope.data.results import add_attribute, read_results
 from hamscope.figures import evenly_spaced
 from hamscope.learn.bundle import default_bundle, read_bundle
@@ -67,5 +68,5 @@ def _spins(ref: FrameRef, options: Classify) -> tuple[np.ndarray, np.ndarray | N
     def rows(start: int, stop: int):
         return grey[start:stop], None if mask is None else mask[start:stop]
 
-    levels = frame_levels(ref.shape, rows, options.threshold, options.up, max(ref.shape))
+    levels = frame_levels(ref.shape, rows, options.threshold, options.up, PREVIEW)
     return spins(grey, levels.threshold, options.up, mask), mask

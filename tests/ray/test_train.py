@@ -15,12 +15,12 @@ import time
 import urllib.request
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 import ray
 from bundles import blobs
 from safetensors.numpy import load_file
+from synthetic_slices import write_plain
 from tensorboardX.proto.event_pb2 import Event
 
 from hamscope.config import Config, parse_config
@@ -55,18 +55,9 @@ def make_slices(path: Path, classes=tuple(PATTERNS), lattices: int = 32) -> Path
     """Write a complete slices file."""
     which = [(name, lattice) for name in classes for lattice in range(lattices)]
     images = np.concatenate([PATTERNS[name](lattice) for name, lattice in which])
-    columns = {name: np.zeros(len(images), "u1" if name == "model" else c.dtype) for name, c in slices.COLUMNS.items()}
-    columns["model"] = np.repeat([CLASS_NAMES.index(name) for name, _ in which], A_LATTICE)
-    columns["parameter"] = np.repeat([0.5 + 0.01 * lattice for _, lattice in which], A_LATTICE)
-    columns["lattice"] = np.repeat([lattice for _, lattice in which], A_LATTICE)
-    with h5py.File(path, "w") as file:
-        slices.create(file, len(images), WINDOW)
-        file["images"][:] = images
-        for name, column in columns.items():
-            file[name][:] = column
-        none = np.zeros(0, slices.AVALANCHES)
-        slices.finish(file, "{}", 1, {}, slices.content_hash(slices.image_digests(images), columns, none))
-    return path
+    model, lattice = np.array([(CLASS_NAMES.index(name), lattice) for name, lattice in which]).T
+    columns = {"model": model, "lattice": lattice, "parameter": 0.5 + 0.01 * lattice}
+    return write_plain(path, images, **{name: np.repeat(values, A_LATTICE) for name, values in columns.items()})
 
 
 def make_config(**section) -> Config:
